@@ -1,0 +1,24 @@
+/// \file
+/// All of deft: the core and every operator, which bring the kernels and vector functions they are made of. An
+/// operator's own header is enough for that operator, and compiles faster.
+#ifndef DEFT_DEFT_HPP
+#define DEFT_DEFT_HPP
+
+#include <deft/activation_kind.hpp>  // the base activations by name
+#include <deft/config.hpp>           // version, switches, error handling
+#include <deft/linalg.hpp>           // dense linear algebra on views
+#include <deft/parallel.hpp>         // executors: how operators share work over threads
+#include <deft/view.hpp>             // view, in, rows: tensors over memory of the caller
+#ifdef _OPENMP
+#include <deft/parallel_openmp.hpp> // the executor over OpenMP threads
+#endif
+
+// Activation (arXiv:2312.17276, arXiv:2305.12972)
+#include <deft/activation/annealed_activation.hpp>        // activation on its way to the identity, and the schedule
+#include <deft/activation/fuse_conv_bn.hpp>               // batch normalisation folded into the convolution before it
+#include <deft/activation/merge_pointwise_convs.hpp>      // two convolutions, one of them 1x1, as one
+#include <deft/activation/prepared_series_activation.hpp> // series_activation prepared once per layer, at constant cost
+#include <deft/activation/series_activation.hpp>          // sum of scaled and shifted activations
+#include <deft/activation/series_activation_2d.hpp>       // the same over a neighbourhood of an image, with its norm
+
+#endif

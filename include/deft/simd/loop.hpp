@@ -1,0 +1,30 @@
+/// \file
+/// Main loop and tail of an elementwise kernel, from one body. C++17.
+#ifndef DEFT_SIMD_LOOP_HPP
+#define DEFT_SIMD_LOOP_HPP
+
+#include <deft/simd/batch.hpp>
+
+#include <type_traits>
+
+namespace deft {
+inline namespace DEFT_ISA {
+namespace simd {
+
+/// Covers [0, n): calls `body(i, std::integral_constant<int, V>{}, extent)` with V = Unroll and `full{}` as long as so
+/// many vectors of T remain, then with V = 1 and `partial{rest}` for what is left. Hand extent to load() and store().
+template <class T, class Arch, int Unroll, class Body>
+DEFT_ALWAYS_INLINE void for_each_vector(index n, Body&& body) noexcept {
+    constexpr index width = lanes<T, Arch>;
+    index i = 0;
+    for (; i + Unroll * width <= n; i += Unroll * width)
+        body(i, std::integral_constant<int, Unroll>{}, full{});
+    for (; i < n; i += width)
+        body(i, std::integral_constant<int, 1>{}, partial{n - i < width ? n - i : width});
+}
+
+} // namespace simd
+} // namespace DEFT_ISA
+} // namespace deft
+
+#endif
