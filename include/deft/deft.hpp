@@ -7,6 +7,7 @@
 #include <deft/activation_kind.hpp>  // the base activations by name
 #include <deft/config.hpp>           // version, switches, error handling
 #include <deft/linalg.hpp>           // dense linear algebra on views
+#include <deft/linalg_symmetric.hpp> // eigenvalues
 #include <deft/parallel.hpp>         // executors: how operators share work over threads
 #include <deft/view.hpp>             // view, in, rows: tensors over memory of the caller
 #ifdef _OPENMP
@@ -20,5 +21,16 @@
 #include <deft/activation/prepared_series_activation.hpp> // series_activation prepared once per layer, at constant cost
 #include <deft/activation/series_activation.hpp>          // sum of scaled and shifted activations
 #include <deft/activation/series_activation_2d.hpp>       // the same over a neighbourhood of an image, with its norm
+
+// Shortcut (arXiv:2106.15941, arXiv:2312.17276)
+#include <deft/shortcut/augmented_shortcut.hpp>            // nonlinear paths beside the identity shortcut, dense
+#include <deft/shortcut/augmented_shortcut_bottleneck.hpp> // the same, narrow in the middle
+#include <deft/shortcut/augmented_shortcut_circulant.hpp>  // the same, with block-circulant weights
+#include <deft/shortcut/block_circulant_linear.hpp>        // linear layer of d p parameters instead of d^2
+#include <deft/shortcut/effective_dimension.hpp>           // how many principal components token features span
+#include <deft/shortcut/feature_diversity.hpp>             // how far token features are from collapse
+#include <deft/shortcut/feature_diversity_state.hpp>       // the same of rows that come in blocks
+#include <deft/shortcut/prepared_augmented_shortcut_circulant.hpp> // circulant paths through Fourier transforms
+#include <deft/shortcut/prepared_block_circulant.hpp>              // block_circulant_linear through Fourier transforms
 
 #endif
