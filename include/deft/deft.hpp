@@ -22,6 +22,21 @@
 #include <deft/activation/series_activation.hpp>          // sum of scaled and shifted activations
 #include <deft/activation/series_activation_2d.hpp>       // the same over a neighbourhood of an image, with its norm
 
+// Attention (arXiv:2403.19928)
+#include <deft/attention/dct.hpp>                       // discrete cosine transforms of rows
+#include <deft/attention/dct_feature_map.hpp>           // positive features whose products stand for exp(q . k)
+#include <deft/attention/dct_linear_attention.hpp>      // linear attention over such features of queries and keys
+#include <deft/attention/dijiang_layer.hpp>             // the attention layer of DiJiang: prefill and decode
+#include <deft/attention/dijiang_layer_backward.hpp>    // its gradients
+#include <deft/attention/head_decay.hpp>                // decays of heads, and from tables of position weights
+#include <deft/attention/linear_attention.hpp>          // attention over features, in time linear in the tokens
+#include <deft/attention/linear_attention_backward.hpp> // its gradients
+#include <deft/attention/linear_attention_combine.hpp>  // its states as spans: chunks, threads, machines
+#include <deft/attention/linear_attention_log.hpp>      // the same over logarithms of features: cannot overflow
+#include <deft/attention/linear_attention_scaled.hpp>   // the same with a scale per key
+#include <deft/attention/qmc_frequencies.hpp>           // the radii of those features
+#include <deft/attention/softmax_attention.hpp>         // the exact attention that it replaces
+
 // Shortcut (arXiv:2106.15941, arXiv:2312.17276)
 #include <deft/shortcut/augmented_shortcut.hpp>            // nonlinear paths beside the identity shortcut, dense
 #include <deft/shortcut/augmented_shortcut_bottleneck.hpp> // the same, narrow in the middle

@@ -1,0 +1,108 @@
+/// \file
+/// Gradients of softmax attention of one head, a block of queries at a time. C++17.
+///
+///     dP = dO V^T,  dS = P (dP - rowsum(P dP)),  dQ = scale dS K,  dK += scale dS^T Q,  dV += P^T dO
+///
+/// Two rounds over the keys: maxima, sums and rowsum(P dP), then the gradients. The rowsum is taken of the same P and
+/// dP as dS: where one key has all the weight dS is then exactly 0, however large K.
+#ifndef DEFT_KERNELS_SOFTMAX_ATTENTION_BACKWARD_HPP
+#define DEFT_KERNELS_SOFTMAX_ATTENTION_BACKWARD_HPP
+
+#include <deft/kernels/softmax_attention.hpp>
+
+namespace deft {
+inline namespace DEFT_ISA {
+namespace kernels {
+
+template <class T>
+struct softmax_attention_gradients {
+    const T* grad_o;
+    T *grad_q, *grad_k, *grad_v; ///< grad_k and grad_v are added to
+    index grad_o_row, grad_q_row, grad_k_row, grad_v_row;
+};
+
+namespace detail {
+
+/// to (+)= factor A B.
+template <class Arch, class T>
+void add_product(strided_matrix<const T> a, strided_matrix<const T> b, index rows, index columns, index depth, T factor,
+                 bool accumulate, T* to, index stride) noexcept {
+    using shape = tile_shape<Arch, T>;
+    using B = simd::batch<T, Arch>;
+    alignas(64) T tile[std::size_t(softmax_rows<Arch, T>::padded_rows * shape::tile_columns)];
+    for (index c = 0; c < columns; c += shape::tile_columns) {
+        const index width = columns - c < shape::tile_columns ? columns - c : shape::tile_columns;
+        tile_product<Arch, T>(a, b.at(0, c), rows, width, depth, false, tile, shape::tile_columns);
+        for (index r = 0; r < rows; ++r) {
+            const T* const from = tile + r * shape::tile_columns;
+            T* const row = to + r * stride + c;
+            simd::for_each_vector<T, Arch, 1>(width, [&](index i, auto, auto extent) DEFT_INLINE_LAMBDA {
+                const B x = B(factor) * simd::load<Arch>(from + i, extent);
+                simd::store(row + i, accumulate ? x + simd::load<Arch>(row + i, extent) : x, extent);
+            });
+        }
+    }
+}
+
+} // namespace detail
+
+template <class Arch, class T>
+DEFT_NOINLINE void softmax_attention_gradient_block(const softmax_attention_head<T>& head, index first,
+                                                    const softmax_attention_gradients<T>& g) noexcept {
+    using rows_type = detail::softmax_rows<Arch, T>;
+    constexpr index stride = rows_type::stride;
+    rows_type rows(head, first);
+    alignas(64) T products[std::size_t(rows_type::padded_rows * stride)]; // dP, then dS
+    T delta[std::size_t(softmax_queries)] = {};
+    const index end = rows.keys(), count = rows.rows;
+    const strided_matrix<const T> grad_o{g.grad_o + first * g.grad_o_row, g.grad_o_row, 1};
+    const auto multiply = [&](index j, index keys) {
+        tile_product<Arch, T>(grad_o, {head.v + j * head.v_row, 1, head.v_row}, count, keys, head.width, false,
+                              products, stride);
+    };
+    for (index j = 0; j < end; j += softmax_keys) {
+        const index keys = end - j < softmax_keys ? end - j : softmax_keys;
+        rows.scores(j, keys);
+        rows.exponentials();
+        multiply(j, keys);
+        for (index r = 0; r < count; ++r) {
+            T sum = 0;
+            for (index c = 0; c < keys; ++c)
+                sum += rows.tile[r * stride + c] == T(0) ? T(0) : rows.tile[r * stride + c] * products[r * stride + c];
+            delta[r] = delta[r] * rows.before[r] + sum;
+        }
+    }
+    T* const grad_q = g.grad_q + first * g.grad_q_row;
+    for (index r = 0; r < count; ++r)
+        for (index f = 0; f < head.features; ++f)
+            grad_q[r * g.grad_q_row + f] = T(0);
+    for (index j = 0; j < end; j += softmax_keys) {
+        const index keys = end - j < softmax_keys ? end - j : softmax_keys;
+        rows.scores(j, keys);
+        multiply(j, keys);
+        for (index r = 0; r < count; ++r) {
+            const bool sees = rows.largest[r] != rows_type::none;
+            const T inverse = sees ? 1 / rows.sum[r] : T(0), origin = sees ? rows.largest[r] : T(0);
+            T *const p = rows.tile + r * stride, *const d = products + r * stride;
+            constexpr index width = simd::lanes<T, Arch>;
+            for (index c = 0; c < stride; c += width)
+                simd::store(p + c, simd::exp(simd::load<Arch>(p + c) - simd::batch<T, Arch>(origin)) *
+                                       simd::batch<T, Arch>(inverse));
+            for (index c = 0; c < keys; ++c)
+                d[c] = p[c] == T(0) ? T(0) : p[c] * (d[c] - delta[r] * inverse);
+        }
+        const strided_matrix<const T> p{rows.tile, stride, 1}, ds{products, stride, 1};
+        detail::add_product<Arch, T>(p.transposed(), grad_o, keys, head.width, count, T(1), true,
+                                     g.grad_v + j * g.grad_v_row, g.grad_v_row);
+        detail::add_product<Arch, T>(ds.transposed(), {head.q + first * head.q_row, head.q_row, 1}, keys, head.features,
+                                     count, head.scale, true, g.grad_k + j * g.grad_k_row, g.grad_k_row);
+        detail::add_product<Arch, T>(ds, {head.k + j * head.k_row, head.k_row, 1}, count, head.features, keys,
+                                     head.scale, true, grad_q, g.grad_q_row);
+    }
+}
+
+} // namespace kernels
+} // namespace DEFT_ISA
+} // namespace deft
+
+#endif
