@@ -48,4 +48,15 @@
 #include <deft/shortcut/prepared_augmented_shortcut_circulant.hpp> // circulant paths through Fourier transforms
 #include <deft/shortcut/prepared_block_circulant.hpp>              // block_circulant_linear through Fourier transforms
 
+// SSM (arXiv:2312.00752, arXiv:2403.00818)
+#include <deft/ssm/causal_conv1d.hpp>                // depthwise convolution over time, streaming
+#include <deft/ssm/hidden_state_fusion.hpp>          // states of earlier layers, gated, into this layer's
+#include <deft/ssm/hidden_state_fusion_backward.hpp> // its gradient
+#include <deft/ssm/linear_scan.hpp>                  // h_t = a_t h_{t-1} + b_t, whole or by spans that threads share
+#include <deft/ssm/retention_gate.hpp>               // norm of each head, then a gate
+#include <deft/ssm/retention_rotary.hpp>             // rotary positions of queries and keys
+#include <deft/ssm/scan_combine.hpp>                 // how spans of such scans meet
+#include <deft/ssm/selective_scan.hpp>               // Mamba's scan, with its softplus, skip and gate
+#include <deft/ssm/selective_scan_backward.hpp>      // its gradient
+
 #endif
