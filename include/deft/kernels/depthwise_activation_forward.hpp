@@ -5,6 +5,7 @@
 
 #include <deft/kernels/channel_statistics.hpp>
 #include <deft/kernels/depthwise_activation.hpp>
+#include <deft/kernels/depthwise_planes.hpp>
 
 #include <cmath>
 
@@ -37,6 +38,39 @@ void scatter_channels(const per_channel<Arch, T>& values, index first, index cou
             to[first + c] = T(values[c]);
 }
 
+// convolve() with the columns in the lanes.
+template <class Arch, class T>
+void convolve_planes(const depthwise_activation_layer<T>& layer, const feature_map<const T>& x, const T* scale,
+                     const T* shift, const feature_map<T>& y, index first, index count, index first_image,
+                     index last_image) noexcept {
+    constexpr std::size_t most = std::size_t(block_channels<T, Arch>);
+    depthwise_channel<T> channels[most];
+    T weight[most][std::size_t(plane_taps * plane_taps)];
+    for (index c = 0; c < count; ++c) {
+        const T* const from = layer.weight + (first + c) * layer.weight_channel_stride;
+        for (index k = 0; k < plane_taps * plane_taps; ++k)
+            weight[c][k] =
+                from[k / plane_taps * layer.weight_row_stride + k % plane_taps] * (scale == nullptr ? T(1) : scale[c]);
+        channels[c] = {weight[c], layer.pre_bias == nullptr ? T(0) : layer.pre_bias[first + c], shift[c],
+                       x.data + first_image * x.batch_stride + (first + c) * x.channel_stride,
+                       y.data + first_image * y.batch_stride + (first + c) * y.channel_stride};
+    }
+    depthwise_planes<Arch>(channels, count, layer.base, layer.slope, x, y,
+                           {last_image - first_image, layer.extents.height, layer.extents.width});
+}
+
+template <class Arch, class T>
+void convolve(const depthwise_activation_layer<T>& layer, const feature_map<const T>& x, const T* scale, const T* shift,
+              const feature_map<T>& y, index first, index count, index first_image, index last_image,
+              row_ring<Arch, T>& ring) noexcept {
+    if (x.column_stride == 1 && y.column_stride == 1 && layer.taps == plane_taps &&
+        layer.extents.width > simd::lanes<T, Arch>)
+        convolve_planes<Arch>(layer, x, scale, shift, y, first, count, first_image, last_image);
+    else
+        depthwise_activation_block<Arch, T>(layer, x, first, count)
+            .convolve(scale, shift, channel_block<Arch, T>(y, first, count), first_image, last_image, ring);
+}
+
 } // namespace detail
 
 /// Channels [first, first + count) of images [first_image, last_image), with a bias or given statistics. These go into
@@ -47,12 +81,10 @@ void depthwise_activation_forward(const depthwise_activation_layer<T>& layer, co
                                   index count, index first_image, index last_image,
                                   detail::row_ring<Arch, T>& ring) noexcept {
     constexpr index size = block_channels<T, Arch>;
-    const depthwise_activation_block<Arch, T> block(layer, x, first, count);
-    const channel_block<Arch, T> to(y, first, count);
     alignas(64) T shift[std::size_t(size)], scale[std::size_t(size)];
     detail::gather_channels(normalisation.beta, first, count, shift);
     if (normalisation.gamma == nullptr) {
-        block.convolve(nullptr, shift, to, first_image, last_image, ring);
+        detail::convolve<Arch, T>(layer, x, nullptr, shift, y, first, count, first_image, last_image, ring);
         return;
     }
     std::fill(scale, scale + size, T(0));
@@ -62,7 +94,7 @@ void depthwise_activation_forward(const depthwise_activation_layer<T>& layer, co
         scale[c] = T(s);
         shift[c] = T(double(shift[c]) - s * double(normalisation.mean[first + c]));
     }
-    block.convolve(scale, shift, to, first_image, last_image, ring);
+    detail::convolve<Arch, T>(layer, x, scale, shift, y, first, count, first_image, last_image, ring);
 }
 
 /// Channels [first, first + count) of all images, with the statistics of the batch.

@@ -102,38 +102,112 @@ void add_shared_exponential(const series_terms<T>& terms, index i, const T* exp_
 
 namespace detail {
 
+// One term in registers: add() gives sum + term at the elements u, from element `at` on.
+template <class Arch, class T>
+struct hinge_term {
+    using B = simd::batch<T, Arch>;
+    B weight, hinge;
+
+    DEFT_ALWAYS_INLINE void take(const series_terms<T>& terms, index, index i) noexcept {
+        weight = B(terms.a[i * terms.stride]);
+        hinge = -B(terms.b[i * terms.stride]); // a scalar negation would cost a shuffle, where the FMAs run
+    }
+    template <class Extent>
+    DEFT_ALWAYS_INLINE B add(index, const B& u, const B& sum, Extent) const noexcept {
+        return simd::fma(weight, simd::at_least(hinge, u), sum);
+    }
+};
+
+template <class Arch, activation Kind, class T>
+struct shared_term {
+    using B = simd::batch<T, Arch>;
+    B in, shift, out, slope;
+
+    DEFT_ALWAYS_INLINE void take(const series_terms<T>& terms, index, index i) noexcept {
+        const T scale = terms.a[i * terms.stride];
+        in = B(terms.inner ? scale : T(1));
+        out = B(terms.inner ? T(1) : scale);
+        shift = B(terms.b[i * terms.stride]);
+        slope = B(terms.slope);
+    }
+    template <class Extent>
+    DEFT_ALWAYS_INLINE B add(index, const B& u, const B& sum, Extent) const noexcept {
+        return simd::fma(out, base_activation<Kind>{}.value(simd::fma(in, u, shift), slope), sum);
+    }
+};
+
+template <class Arch, activation Kind, class T>
+struct channel_term {
+    using B = simd::batch<T, Arch>;
+    const T *a, *b;
+    bool inner;
+    B slope;
+
+    DEFT_ALWAYS_INLINE void take(const series_terms<T>& terms, index c, index i) noexcept {
+        a = terms.a + i * terms.stride + c;
+        b = terms.b + i * terms.stride + c;
+        inner = terms.inner;
+        slope = B(terms.slope);
+    }
+    template <class Extent>
+    DEFT_ALWAYS_INLINE B add(index at, const B& u, const B& sum, Extent extent) const noexcept {
+        const B scale = simd::load<Arch>(a + at, extent), shift = simd::load<Arch>(b + at, extent), one(T(1));
+        const auto is_inner = B(T(inner)) > B(T(0));
+        const B in = simd::select(is_inner, scale, one), out = simd::select(is_inner, one, scale);
+        return simd::fma(out, base_activation<Kind>{}.value(simd::fma(in, u, shift), slope), sum);
+    }
+};
+
 // y = -off + sum over all terms, the loop over terms inside: for activations so short that a pass for each would be
-// spent on loading and storing. add(i, at, extent, u, sum) adds term i at the vectors u from element `at` on.
-template <class Arch, class T, class S, class Add>
-DEFT_ALWAYS_INLINE void sum_together(index terms, const S* x, S* y, index n, const simd::batch<T, Arch>& off,
-                                     Add&& add) noexcept {
+// spent on loading and storing.
+template <class Arch, class Term, class T, class S>
+DEFT_ALWAYS_INLINE void sum_together(const series_terms<T>& terms, index c, const S* x, S* y, index n,
+                                     const simd::batch<T, Arch>& off) noexcept {
     using B = simd::batch<T, Arch>;
     constexpr index width = simd::lanes<T, Arch>;
-    const auto sum_all = [&](auto term_count) DEFT_INLINE_LAMBDA {
-        simd::for_each_vector<T, Arch, 4>(n, [&](index at, auto count, auto extent) DEFT_INLINE_LAMBDA {
-            constexpr auto V = static_cast<std::size_t>(decltype(count)::value);
-            B u[V], sum[V];
-            DEFT_UNROLL
-            for (std::size_t v = 0; v < V; ++v) {
-                u[v] = simd::load<Arch>(x + at + index(v) * width, extent);
-                sum[v] = B(T(0));
-            }
-            for (index i = 0; i < term_count; ++i)
-                add(i, at, extent, u, sum);
-            DEFT_UNROLL
-            for (std::size_t v = 0; v < V; ++v)
-                simd::store<S>(y + at + index(v) * width, sum[v] - off, extent);
-        });
+    // `taken` terms stay in registers; more are taken anew for every six vectors, which hides the additions' latency.
+    const auto sum_all = [&](auto taken) DEFT_INLINE_LAMBDA {
+        constexpr int in_registers = decltype(taken)::value;
+        Term term[std::size_t(in_registers > 0 ? in_registers : 1)];
+        DEFT_UNROLL
+        for (int i = 0; i < in_registers; ++i)
+            term[i].take(terms, c, i);
+        simd::for_each_vector<T, Arch, in_registers == 0 ? 6 : 4>(
+            n, [&](index at, auto count, auto extent) DEFT_INLINE_LAMBDA {
+                constexpr auto V = static_cast<std::size_t>(decltype(count)::value);
+                B u[V], sum[V];
+                DEFT_UNROLL
+                for (std::size_t v = 0; v < V; ++v) {
+                    u[v] = simd::load<Arch>(x + at + index(v) * width, extent);
+                    sum[v] = B(T(0));
+                }
+                const auto add = [&](const Term& one) DEFT_INLINE_LAMBDA {
+                    DEFT_UNROLL
+                    for (std::size_t v = 0; v < V; ++v)
+                        sum[v] = one.add(at + index(v) * width, u[v], sum[v], extent);
+                };
+                DEFT_UNROLL
+                for (int i = 0; i < in_registers; ++i)
+                    add(term[i]);
+                if constexpr (in_registers == 0)
+                    for (index i = 0; i < terms.count; ++i) {
+                        term[0].take(terms, c, i);
+                        add(term[0]);
+                    }
+                DEFT_UNROLL
+                for (std::size_t v = 0; v < V; ++v)
+                    simd::store<S>(y + at + index(v) * width, sum[v] - off, extent);
+            });
     };
-    switch (terms) { // few terms take less time than counting them
+    switch (terms.count) {
     case 1:
-        return sum_all(std::integral_constant<index, 1>{});
+        return sum_all(std::integral_constant<int, 1>{});
     case 2:
-        return sum_all(std::integral_constant<index, 2>{});
+        return sum_all(std::integral_constant<int, 2>{});
     case 3:
-        return sum_all(std::integral_constant<index, 3>{});
+        return sum_all(std::integral_constant<int, 3>{});
     default:
-        return sum_all(terms);
+        return sum_all(std::integral_constant<int, 0>{});
     }
 }
 
@@ -142,52 +216,20 @@ DEFT_ALWAYS_INLINE void sum_together(index terms, const S* x, S* y, index n, con
 template <class Arch, class T, class S>
 void sum_hinges(const series_terms<T>& terms, const S* x, S* y, index n) noexcept {
     using B = simd::batch<T, Arch>;
-    const T* const a = terms.a;
-    const T* const b = terms.b;
-    const index stride = terms.stride;
     B off(T(0));
     for (index i = 0; i < terms.count; ++i)
-        off = simd::fma(B(a[i * stride]), B(-b[i * stride]), off);
-    sum_together<Arch, T>(terms.count, x, y, n, off,
-                          [=](index i, index, auto, const auto& u, auto& sum) DEFT_INLINE_LAMBDA {
-                              const B weight(a[i * stride]), hinge(-b[i * stride]);
-                              DEFT_UNROLL
-                              for (std::size_t v = 0; v < std::extent_v<std::remove_reference_t<decltype(u)>>; ++v)
-                                  sum[v] = simd::fma(weight, simd::at_least(hinge, u[v]), sum[v]);
-                          });
+        off = simd::fnma(B(terms.a[i * terms.stride]), B(terms.b[i * terms.stride]), off);
+    sum_together<Arch, hinge_term<Arch, T>>(terms, 0, x, y, n, off);
 }
 
 // series_method::together.
-template <class Arch, bool Shared, class T, class S>
+template <class Arch, activation Kind, class T, class S>
 void sum_piecewise_linear(const series_terms<T>& terms, index c, const S* x, S* y, index n) noexcept {
-    using B = simd::batch<T, Arch>;
-    const T* const a = terms.a + (Shared ? 0 : c);
-    const T* const b = terms.b + (Shared ? 0 : c);
-    const index stride = terms.stride;
-    const bool inner = terms.inner;
-    const B slope(terms.slope), one(T(1));
-    const auto is_inner = B(T(inner)) > B(T(0));
-    const auto sum_all = [&](auto base) DEFT_INLINE_LAMBDA {
-        sum_together<Arch, T>(
-            terms.count, x, y, n, B(T(0)),
-            [=](index i, index at, auto extent, const auto& u, auto& sum) DEFT_INLINE_LAMBDA {
-                DEFT_UNROLL
-                for (std::size_t v = 0; v < std::extent_v<std::remove_reference_t<decltype(u)>>; ++v) {
-                    B scale(a[i * stride]), shift(b[i * stride]);
-                    if constexpr (!Shared) {
-                        const index k = i * stride + at + index(v) * simd::lanes<T, Arch>;
-                        scale = simd::load<Arch>(a + k, extent);
-                        shift = simd::load<Arch>(b + k, extent);
-                    }
-                    const B in = simd::select(is_inner, scale, one), out = simd::select(is_inner, one, scale);
-                    sum[v] = simd::fma(out, base.value(simd::fma(in, u[v], shift), slope), sum[v]);
-                }
-            });
-    };
-    if (terms.base[0] == activation::relu)
-        sum_all(base_activation<activation::relu>{});
+    const simd::batch<T, Arch> off(T(0));
+    if (terms.shared)
+        sum_together<Arch, shared_term<Arch, Kind, T>>(terms, 0, x, y, n, off);
     else
-        sum_all(base_activation<activation::leaky_relu>{});
+        sum_together<Arch, channel_term<Arch, Kind, T>>(terms, c, x, y, n, off);
 }
 
 // All terms of a block that begins at channel c, a pass for each.
@@ -222,10 +264,10 @@ void series_forward(const series_terms<compute_t<S>>& terms, index first, const 
     const series_method method = choose_series_method(terms);
     if (method == series_method::hinges)
         return detail::sum_hinges<Arch>(terms, x, y, n);
-    if (method == series_method::together && terms.shared)
-        return detail::sum_piecewise_linear<Arch, true>(terms, first, x, y, n);
+    if (method == series_method::together && terms.base[0] == activation::relu)
+        return detail::sum_piecewise_linear<Arch, activation::relu>(terms, first, x, y, n);
     if (method == series_method::together)
-        return detail::sum_piecewise_linear<Arch, false>(terms, first, x, y, n);
+        return detail::sum_piecewise_linear<Arch, activation::leaky_relu>(terms, first, x, y, n);
 
     const index block = terms.count == 1 ? n : series_block<T>; // one term needs no sums
     alignas(64) T sums[static_cast<std::size_t>(series_block<T>)], exp_x[static_cast<std::size_t>(series_block<T>)];
