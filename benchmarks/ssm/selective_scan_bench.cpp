@@ -1,4 +1,5 @@
 // selective_scan and its gradient: Mamba's shapes, one token, a long sequence of few channels.
+#include "../peers/recurrences.hpp"
 #include "../support/suite.hpp"
 
 #include <deft/reference/ssm/selective_scan.hpp>
@@ -82,12 +83,23 @@ void forward(suite& s, const setup& c) {
     const tensors<T> in{c};
     const auto y = output<T>(c.count()), state = output<T>(c.batch * c.channels * states, 1);
     const action restore = [=] { state.assign(in.start); };
-    s.compare({.op = "selective_scan", .type = type_name<T>, .shape = c.name(), .work = c.least(), .full = c.full})
-        .naive(inputs{in.u, in.delta, in.a, in.b, in.c, in.skip, in.z, in.start}, outputs{y, state},
-               [=]<class U>(const U* u, const U* delta, const U* a, const U* b, const U* cc, const U* skip, const U* z,
-                            const U* start, U* to, U* h) { loops(c, u, delta, a, b, cc, skip, z, start, to, h); })
-        .add("deft", [=] { deft::selective_scan<T>(in.views(), as(y, c.rows()), as(state, c.kept())); },
-             {.before = restore});
+    comparison& rivals =
+        s.compare({.op = "selective_scan", .type = type_name<T>, .shape = c.name(), .work = c.least(), .full = c.full});
+    rivals.naive(inputs{in.u, in.delta, in.a, in.b, in.c, in.skip, in.z, in.start}, outputs{y, state},
+                 [=]<class U>(const U* u, const U* delta, const U* a, const U* b, const U* cc, const U* skip,
+                              const U* z, const U* start, U* to,
+                              U* h) { loops(c, u, delta, a, b, cc, skip, z, start, to, h); });
+    if constexpr (std::is_same_v<T, float>)
+        if (c.batch == 1)
+            rivals.add("autovec",
+                       [=] {
+                           autovec::run(selective_scan_peer{in.u.data(), in.delta.data(), in.a.data(), in.b.data(),
+                                                            in.c.data(), in.skip.data(), in.z.data(), y.data(),
+                                                            state.data(), c.tokens, c.channels, states});
+                       },
+                       {.before = restore});
+    rivals.add("deft", [=] { deft::selective_scan<T>(in.views(), as(y, c.rows()), as(state, c.kept())); },
+               {.before = restore});
 }
 
 template <class T>

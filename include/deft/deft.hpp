@@ -50,13 +50,18 @@
 
 // SSM (arXiv:2312.00752, arXiv:2403.00818)
 #include <deft/ssm/causal_conv1d.hpp>                // depthwise convolution over time, streaming
+#include <deft/ssm/dense_mamba_block.hpp>            // Mamba layers that share their states over depth
+#include <deft/ssm/dense_retnet_block.hpp>           // RetNet layers that share keys and values over depth
 #include <deft/ssm/hidden_state_fusion.hpp>          // states of earlier layers, gated, into this layer's
 #include <deft/ssm/hidden_state_fusion_backward.hpp> // its gradient
 #include <deft/ssm/linear_scan.hpp>                  // h_t = a_t h_{t-1} + b_t, whole or by spans that threads share
+#include <deft/ssm/retention.hpp>                    // linear attention with a fixed decay per head: RetNet
+#include <deft/ssm/retention_backward.hpp>           // its gradients
 #include <deft/ssm/retention_gate.hpp>               // norm of each head, then a gate
 #include <deft/ssm/retention_rotary.hpp>             // rotary positions of queries and keys
 #include <deft/ssm/scan_combine.hpp>                 // how spans of such scans meet
 #include <deft/ssm/selective_scan.hpp>               // Mamba's scan, with its softplus, skip and gate
 #include <deft/ssm/selective_scan_backward.hpp>      // its gradient
+#include <deft/ssm/selective_scan_hidden.hpp>        // the same with its states shown, and others' added
 
 #endif

@@ -3,6 +3,9 @@
 ///
 ///     S_i = a_i S_{i-1} + k_i v_i^T,  z_i = a_i z_{i-1} + k_i,   o_i = q_i S_i  or  q_i S_i / (q_i z_i + eps)
 ///
+/// Retention differs in what it divides by: queries by roots of a decayed count of tokens, outputs by |q_i z_i| where
+/// that exceeds 1.
+///
 /// Contract: any strides but the last, which is 1; o overlaps nothing. Elements of type S are computed in T. The state
 /// is read and written in place; it is the only memory that grows with the head. Blocks of tokens are taken through
 /// one panel of columns of S after another (state_panel.hpp), a single token through whole rows of S.
@@ -43,9 +46,11 @@ struct linear_attention_group {
     T* norm; ///< null: outputs are not divided
     T eps;
     index heads, queries, tokens, features, width;
-    index block;                      ///< tokens at a time, at most
-    const T* key_log_scale = nullptr; ///< of every token; null: none
-    T* log_scale = nullptr;           ///< of the state, if keys have one
+    index block;                          ///< tokens at a time, at most
+    const T* key_log_scale = nullptr;     ///< of every token; null: none
+    T* log_scale = nullptr;               ///< of the state, if keys have one
+    const decayed_count* roots = nullptr; ///< queries are divided by the roots of it
+    double most = 0;                      ///< not 0: outputs are divided by |q z| within [1, most], not by q z + eps
 };
 
 namespace detail {
@@ -87,20 +92,25 @@ public:
     }
 
 private:
-    index tile() const noexcept {
-        return g.features < shape::rows ? g.features : shape::rows;
+    // Features of a packed row: all of them, unless they are so many that a block would be few tokens.
+    index packed_features() const noexcept {
+        return g.features <= 4 * shape::rows ? g.features : shape::rows;
     }
     void start_block(index s, index end) noexcept {
-        index most = shape::tokens_for(tile() < 1 ? 1 : tile());
+        index most = std::is_same_v<S, T> ? shape::tokens : shape::tokens_for(packed_features(), packed_size);
         most = g.block < most ? g.block : most;
         begin = s;
         count = end - s < most ? end - s : most;
         packed_keys = packed_queries = -1;
     }
     void decay_and_scale() noexcept {
-        const auto decay = [&](index i) DEFT_INLINE_LAMBDA { return g.decay[begin + i]; };
-        if (g.key_log_scale == nullptr)
-            return find_factors<T>(count, decay, factors);
+        const auto decay = [&](index i) DEFT_INLINE_LAMBDA { return g.decay.exact(begin + i); };
+        if (g.key_log_scale == nullptr) {
+            find_factors<T>(count, decay, factors);
+            if (g.roots != nullptr)
+                divide_by_roots<Arch>(*g.roots, begin, count, factors.query);
+            return;
+        }
         const auto scale = [&](index i) DEFT_INLINE_LAMBDA { return g.key_log_scale[begin + i]; };
         find_scaled_factors<T>(count, decay, scale, *g.log_scale, factors);
     }
@@ -109,25 +119,48 @@ private:
             count, [](index) { return T(1); }, factors);
     }
 
-    // Rows from feature f on: those of the caller, if they need no change, else packed; `packed` names what the buffer
-    // holds.
-    token_rows<T> rows_of(const head_rows<const S>& from, index h, index f, index rows, const T* scale, T* buffer,
+    // What a block needs that comes after this one.
+    rows_ahead<S> next_rows(index h, index c) const noexcept {
+        const index next = begin + count, left = g.tokens - next, tokens = left < count ? left : count;
+        rows_ahead<S> ahead{};
+        ahead.next = tokens * c / g.width;
+        ahead.last = c + shape::columns < g.width ? tokens * (c + shape::columns) / g.width : tokens;
+        const index rows = ahead.last - ahead.next < 1 ? 1 : ahead.last - ahead.next,
+                    passes = count / shape::together * ((g.features + shape::rows - 1) / shape::rows);
+        ahead.each = passes < 1 ? rows : (rows + passes - 1) / passes;
+        ahead.pause = passes / rows < 1 ? 0 : passes / rows - 1;
+        const auto add = [&](const auto& from, index head, index width) {
+            ahead.rows[ahead.kinds++] = {from.at(head, next), from.token, width};
+        };
+        add(g.q, h, g.features);
+        add(g.o, h, g.width);
+        if (h == 0) {
+            add(g.k, 0, g.features);
+            add(g.v, 0, g.width);
+        }
+        return ahead;
+    }
+
+    // Rows from feature f on: those of the caller, or in T; `packed` names what the buffer holds.
+    token_rows<T> rows_of(const head_rows<const S>& from, index h, index f, index rows, T* buffer,
                           index& packed) noexcept {
-        if constexpr (std::is_same_v<S, T>)
-            if (factors.all_one)
-                return {from.at(h, begin) + f, from.token};
-        const index name = h * g.features + f;
-        if (packed != name)
-            for (index i = 0; i < count; ++i)
-                pack_row<Arch>(from.at(h, begin + i) + f, rows, scale[i], buffer + i * rows);
-        packed = name;
-        return {buffer, rows};
+        if constexpr (std::is_same_v<S, T>) {
+            return {from.at(h, begin) + f, from.token};
+        } else {
+            const bool whole = packed_features() == g.features;
+            const index first = whole ? 0 : f, width = whole ? g.features : rows, name = h * g.features + first;
+            if (packed != name)
+                for (index i = 0; i < count; ++i)
+                    pack_row<Arch>(from.at(h, begin + i) + first, width, T(1), buffer + i * width);
+            packed = name;
+            return {buffer + (f - first), width};
+        }
     }
     token_rows<T> keys(index f, index rows) noexcept {
-        return rows_of(g.k, 0, f, rows, factors.key, key_buffer, packed_keys);
+        return rows_of(g.k, 0, f, rows, key_buffer, packed_keys);
     }
     token_rows<T> queries(index h, index f, index rows) noexcept {
-        return rows_of(g.q, h, f, rows, factors.query, query_buffer, packed_queries);
+        return rows_of(g.q, h, f, rows, query_buffer, packed_queries);
     }
 
     // One head over the block; the state is left as it was unless `keep`.
@@ -136,21 +169,28 @@ private:
         constexpr index columns = shape::columns;
         if (g.norm != nullptr)
             pass_norm<Update, Read>(h, keep);
+        rows_ahead<S> ahead{};
         for (index c = 0; c < g.width; c += columns) {
             const index width = g.width - c < columns ? g.width - c : columns;
             if constexpr (Update)
                 for (index i = 0; i < count; ++i)
-                    pack_columns<Arch>(g.v.at(0, begin + i) + c, width, T(1), values + i * columns);
+                    pack_columns<Arch>(g.v.at(0, begin + i) + c, width, factors.key[i], values + i * columns);
             if constexpr (Read)
                 for (index i = 0; i < count * columns; ++i)
                     out[i] = T(0);
             for (index f = 0; f < g.features; f += shape::rows) {
                 const index rows = g.features - f < shape::rows ? g.features - f : shape::rows;
                 const state_block<T> block{g.state + f * g.state_row + c, g.state_row, 1, rows, width};
-                load_panel<Arch, T>({block.data, block.row_stride, 1, rows, width}, panel);
+                load_panel<Arch, T>({block.data, block.row_stride, 1, rows, width}, panel, factors.before[0]);
                 const token_rows<T> k = Update ? keys(f, rows) : token_rows<T>{};
                 const token_rows<T> q = Read ? queries(h, f, rows) : token_rows<T>{};
-                pass_block<Arch, T, Update, Read>(factors, panel, rows, k, q, values, out, count);
+                if constexpr (Update && Read) {
+                    if (f == 0)
+                        ahead = next_rows(h, c);
+                    pass_block<Arch, T, true, true>(factors, panel, rows, k, q, values, out, count, true, &ahead);
+                } else {
+                    pass_block<Arch, T, Update, Read>(factors, panel, rows, k, q, values, out, count, true);
+                }
                 if (keep)
                     store_panel<Arch, T>(panel, factors.after, false, block);
             }
@@ -178,24 +218,32 @@ private:
                     scale_row<Arch>(z, rows, factors.before[i]);
                 const T* const key = Update ? k.data + i * k.stride : nullptr;
                 const T* const query = Read ? q.data + i * q.stride : nullptr;
-                denominator[i] += add_and_read<Arch, T, Update, Read>(z, key, query, rows);
+                denominator[i] +=
+                    factors.query[i] * add_and_read<Arch, T, Update, Read>(z, key, query, rows, factors.key[i]);
             }
             if (keep)
                 scale_row<Arch>(z, rows, factors.after);
         }
+        bound_denominators();
+    }
+
+    void bound_denominators() noexcept {
+        if (g.most == 0)
+            return;
+        for (index i = 0; i < count; ++i)
+            denominator[i] = bounded_denominator(denominator[i], T(g.most));
     }
 
     void write(index h, index c, index width) noexcept {
         for (index i = 0; i < count; ++i)
             write_row<Arch>(out + i * shape::columns, width, g.norm == nullptr ? nullptr : denominator + i,
-                            g.o.at(h, begin + i) + c);
+                            g.o.at(h, begin + i) + c, factors.query[i]);
     }
 
     // Through whole rows of S in memory: nothing is copied, because nothing would be used again.
     void one_token(index h) noexcept {
         const bool updates = h == 0;   // of the group; the other heads find the state as it is after the token
         const T a = factors.before[0]; // b is 1, and what is read is the state itself
-        factors.all_one = factors.key[0] == T(1);
         if (g.norm != nullptr) {
             denominator[0] = g.eps;
             for (index f = 0; f < g.features; f += shape::rows) {
@@ -204,15 +252,18 @@ private:
                 const T* const query = queries(h, f, rows).data;
                 if (updates && a != T(1))
                     scale_row<Arch>(z, rows, a);
-                denominator[0] += updates ? add_and_read<Arch, T, true, true>(z, keys(f, rows).data, query, rows)
-                                          : add_and_read<Arch, T, false, true>(z, nullptr, query, rows);
+                denominator[0] +=
+                    factors.query[0] *
+                    (updates ? add_and_read<Arch, T, true, true>(z, keys(f, rows).data, query, rows, factors.key[0])
+                             : add_and_read<Arch, T, false, true>(z, nullptr, query, rows));
             }
+            bound_denominators();
         }
         constexpr index columns = step_vectors * shape::width;
         for (index c = 0; c < g.width; c += columns) {
             const index width = g.width - c < columns ? g.width - c : columns;
             alignas(64) T value[std::size_t(columns)], sum[std::size_t(columns)] = {};
-            pack_row<Arch>(g.v.at(0, begin) + c, width, T(1), value);
+            pack_row<Arch>(g.v.at(0, begin) + c, width, factors.key[0], value);
             for (index f = 0; f < g.features; f += shape::rows) {
                 const index rows = g.features - f < shape::rows ? g.features - f : shape::rows;
                 T* const state = g.state + f * g.state_row + c;
@@ -223,9 +274,12 @@ private:
                 else
                     step_state<Arch, T, false>(state, g.state_row, rows, width, a, query, query, value, sum);
             }
-            write_row<Arch>(sum, width, g.norm == nullptr ? nullptr : denominator, g.o.at(h, begin) + c);
+            write_row<Arch>(sum, width, g.norm == nullptr ? nullptr : denominator, g.o.at(h, begin) + c,
+                            factors.query[0]);
         }
     }
+
+    static constexpr index packed_size = std::is_same_v<S, T> ? 1 : 2 * shape::block;
 
     const group g;
     index begin = 0, count = 0, packed_keys = -1, packed_queries = -1;
@@ -233,7 +287,7 @@ private:
     T denominator[std::size_t(shape::tokens)];
     alignas(64) T panel[std::size_t(shape::size)];
     alignas(64) T values[std::size_t(shape::tokens * shape::columns)], out[std::size_t(shape::tokens * shape::columns)];
-    alignas(64) T key_buffer[std::size_t(shape::block)], query_buffer[std::size_t(shape::block)];
+    alignas(64) T key_buffer[std::size_t(packed_size)], query_buffer[std::size_t(packed_size)];
 };
 
 } // namespace detail

@@ -33,6 +33,7 @@ struct linear_attention_gradient_group {
     T eps;
     index heads, queries, tokens, features, width;
     bool causal;
+    bool constant_denominator = false; ///< M = 0: what was divided by is no function of q and k
 };
 
 namespace detail {
@@ -63,14 +64,14 @@ private:
     }
     // Columns of v' and N'.
     index wide() const noexcept {
-        return g.width + (divided() ? 1 : 0);
+        return g.width + (divided() && !g.constant_denominator ? 1 : 0);
     }
 
     template <class F>
     void for_each_group(index width, index depth, F&& f) noexcept {
         for (index c = 0; c < width; c += panels * columns) {
             lanes = width - c < panels * columns ? width - c : panels * columns;
-            for (index r = 0; r < depth; r += shape::rows)
+            for (index r = 0; r == 0 || r < depth; r += shape::rows) // without rows, zeros are written
                 f(c, r, depth - r < shape::rows ? depth - r : shape::rows);
         }
     }
@@ -85,37 +86,61 @@ private:
             pack_columns<Arch>(from + at, count, scale, value + p * shape::tokens * columns);
         });
     }
-    void add_sums(const T* sums_of_token, bool accumulate, T* to) const noexcept {
+    void add_sums(const T* sums_of_token, T factor, bool accumulate, T* to) const noexcept {
         for_each_panel([&](index p, index at, index count) DEFT_INLINE_LAMBDA {
-            add_row(sums_of_token + p * shape::tokens * columns, count, accumulate, to + at);
+            add_row(sums_of_token + p * shape::tokens * columns, factor, count, accumulate, to + at);
         });
+    }
+    // Rows of a tensor as they lie serve as v' and N' where these have no column more; what they lack as factors is
+    // given to values and sums.
+    bool are_direct() const noexcept {
+        return wide() == g.width;
+    }
+    static token_rows<T> direct(const head_rows<const T>& from, index h, index column) noexcept {
+        return {from.at(h, 0) + column, from.token};
     }
 
     // dq of head h in the features from c on: rows [r, r + rows) of S'^T.
     void queries(index h, index c, index r, index rows) noexcept {
         load_transposed(g.state, g.state_row, g.norm, c, r, rows);
+        const bool as_they_lie = are_direct();
+        if (as_they_lie) {
+            key_rows = direct(g.v, 0, r);
+            query_rows = direct(g.grad_o, h, r);
+        }
         walk(
             false, rows, g.tokens, g.queries,
             [&](index t, T scale, T* row, T* value) {
-                pack_value(t, r, rows, scale, row);
-                pack_values(g.k.at(0, t) + c, T(1), value);
+                if (!as_they_lie)
+                    pack_value(t, r, rows, scale, row);
+                pack_values(g.k.at(0, t) + c, as_they_lie ? scale : T(1), value);
             },
             [&](index t, T scale, T* row) { pack_cotangent(h, t, r, rows, scale, row); },
-            [&](index t, const T* sum) { add_sums(sum, r > 0, g.grad_q.at(h, t) + c); });
+            [&](index t, T scale, const T* sum) {
+                add_sums(sum, as_they_lie ? scale * inverse(h, t) : T(1), r > 0, g.grad_q.at(h, t) + c);
+            });
     }
 
     // dk in the features from c on: what head h adds.
     void keys(index h, index c, index r, index rows) noexcept {
         const bool first = h == 0;
         load_transposed(first ? g.grad_state : nullptr, g.grad_state_row, first ? g.grad_norm : nullptr, c, r, rows);
+        const bool as_they_lie = are_direct();
+        if (as_they_lie) {
+            key_rows = direct(g.grad_o, h, r);
+            query_rows = direct(g.v, 0, r);
+        }
         const T left = walk(
             true, rows, g.queries, g.tokens,
             [&](index t, T scale, T* row, T* value) {
-                pack_cotangent(h, t, r, rows, scale, row);
-                pack_values(g.q.at(h, t) + c, T(1), value);
+                if (!as_they_lie)
+                    pack_cotangent(h, t, r, rows, scale, row);
+                pack_values(g.q.at(h, t) + c, as_they_lie ? scale * inverse(h, t) : T(1), value);
             },
             [&](index t, T scale, T* row) { pack_value(t, r, rows, scale, row); },
-            [&](index t, const T* sum) { add_sums(sum, !first || r > 0, g.grad_k.at(0, t) + c); });
+            [&](index t, T scale, const T* sum) {
+                add_sums(sum, as_they_lie ? scale : T(1), !first || r > 0, g.grad_k.at(0, t) + c);
+            });
         if (g.grad_norm != nullptr && r + rows > g.width)
             for_each_panel([&](index p, index at, index count) {
                 store_panel<Arch, T>(panel + p * shape::size + (g.width - r) * columns, left, !first,
@@ -130,14 +155,13 @@ private:
             load_panel<Arch, T>({h > 0 || state == nullptr ? nullptr : state + at, g.grad_state_row, 1, rows, count},
                                 panel + p * shape::size);
         });
+        key_rows = direct(g.q, h, r);
+        query_rows = direct(g.k, 0, r);
         const T left = walk(
             true, rows, g.queries, g.tokens,
-            [&](index t, T scale, T* row, T* value) {
-                pack_row<Arch>(g.q.at(h, t) + r, rows, scale, row);
-                pack_values(g.grad_o.at(h, t) + c, inverse(h, t), value);
-            },
-            [&](index t, T scale, T* row) { pack_row<Arch>(g.k.at(0, t) + r, rows, scale, row); },
-            [&](index t, const T* sum) { add_sums(sum, h > 0 || r > 0, g.grad_v.at(0, t) + c); });
+            [&](index t, T scale, T*, T* value) { pack_values(g.grad_o.at(h, t) + c, scale * inverse(h, t), value); },
+            [](index, T, T*) {},
+            [&](index t, T scale, const T* sum) { add_sums(sum, scale, h > 0 || r > 0, g.grad_v.at(0, t) + c); });
         if (state != nullptr)
             for_each_panel([&](index p, index at, index count) {
                 store_panel<Arch, T>(panel + p * shape::size, left, h > 0,
@@ -181,10 +205,17 @@ private:
         });
     }
 
-    // Takes the panels over all tokens: `update` fills the key and the value of a token, `query` its query, `read` gets
-    // what it reads. Returns the factor that the panels still lack.
+    // Takes the panels over all tokens: `update` fills the key and the value of a token, `query` its query, unless
+    // key_rows and query_rows say where they lie; `read` gets what it reads. Returns the factor that the panels still
+    // lack.
     template <class U, class Q, class R>
     T walk(bool reverse, index rows, index updates, index reads, U&& update, Q&& query, R&& read) noexcept {
+        const T left = walk_blocks(reverse, rows, updates, reads, update, query, read);
+        key_rows = query_rows = {nullptr, 0};
+        return left;
+    }
+    template <class U, class Q, class R>
+    T walk_blocks(bool reverse, index rows, index updates, index reads, U&& update, Q&& query, R&& read) noexcept {
         if (!g.causal) {
             const auto none = [](index) { return T(1); };
             blocks<true, false>(reverse, rows, updates, none, update, query, read);
@@ -193,9 +224,10 @@ private:
         }
         if (!reverse)
             return blocks<true, true>(
-                false, rows, updates, [&](index i) { return g.decay[i]; }, update, query, read);
+                false, rows, updates, [&](index i) { return g.decay.exact(i); }, update, query, read);
         const T left = blocks<true, true>(
-            true, rows, updates, [&](index i) { return i == 0 ? T(1) : g.decay[g.tokens - i]; }, update, query, read);
+            true, rows, updates, [&](index i) { return i == 0 ? 1.0 : g.decay.exact(g.tokens - i); }, update, query,
+            read);
         return g.tokens == 0 ? left : left * g.decay[0];
     }
 
@@ -215,34 +247,41 @@ private:
                 if constexpr (Update)
                     update(token(i), factors.key[i], key_buffer + i * rows, value_buffer + i * columns);
                 if constexpr (Read)
-                    query(token(i), factors.query[i], query_buffer + i * rows);
+                    if (query_rows.data == nullptr)
+                        query(token(i), factors.query[i], query_buffer + i * rows);
             }
+            const auto rows_from = [&](const token_rows<T>& lying, const T* packed) {
+                const index step = reverse ? -lying.stride : lying.stride;
+                return lying.data == nullptr ? token_rows<T>{packed, rows}
+                                             : token_rows<T>{lying.data + token(0) * lying.stride, step};
+            };
+            const token_rows<T> k = rows_from(key_rows, key_buffer), q = rows_from(query_rows, query_buffer);
             for_each_panel([&](index p, index, index) {
                 T* const out = sums + p * shape::tokens * columns;
                 for (index i = 0; i < count * columns && Read; ++i)
                     out[i] = T(0);
-                pass_block<Arch, T, Update, Read>(factors, panel + p * shape::size, rows, {key_buffer, rows},
-                                                  {query_buffer, rows}, value_buffer + p * shape::tokens * columns, out,
-                                                  count);
+                pass_block<Arch, T, Update, Read>(factors, panel + p * shape::size, rows, k, q,
+                                                  value_buffer + p * shape::tokens * columns, out, count);
             });
             if constexpr (Read)
                 for (index i = 0; i < count; ++i)
-                    read(token(i), sums + i * columns);
+                    read(token(i), factors.query[i], sums + i * columns);
         }
         return after;
     }
 
-    static void add_row(const T* from, index count, bool accumulate, T* to) noexcept {
+    static void add_row(const T* from, T factor, index count, bool accumulate, T* to) noexcept {
         if (accumulate)
             for (index c = 0; c < count; ++c)
-                to[c] += from[c];
+                to[c] += factor * from[c];
         else
             for (index c = 0; c < count; ++c)
-                to[c] = from[c];
+                to[c] = factor * from[c];
     }
 
     const linear_attention_gradient_group<T> g;
     block_factors<T> factors;
+    token_rows<T> key_rows{nullptr, 0}, query_rows{nullptr, 0};
     index lanes = 0; // columns of all panels
     alignas(64) T panel[std::size_t(panels * shape::size)];
     alignas(64) T value_buffer[std::size_t(panels * shape::tokens * columns)],

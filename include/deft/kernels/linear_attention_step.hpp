@@ -75,15 +75,15 @@ void scale_row(T* z, index rows, T factor) noexcept {
     });
 }
 
-/// z += k if Update; q z if Read, else 0.
+/// z += factor k if Update; q z if Read, else 0.
 template <class Arch, class T, bool Update, bool Read>
-DEFT_ALWAYS_INLINE T add_and_read(T* z, const T* k, const T* q, index rows) noexcept {
+DEFT_ALWAYS_INLINE T add_and_read(T* z, const T* k, const T* q, index rows, T factor = T(1)) noexcept {
     using B = simd::batch<T, Arch>;
     B sum(T(0));
     simd::for_each_vector<T, Arch, 1>(rows, [&](index c, auto, auto extent) DEFT_INLINE_LAMBDA {
         B state = simd::load<Arch>(z + c, extent);
         if constexpr (Update) {
-            state += simd::load<Arch>(k + c, extent);
+            state = simd::fma(B(factor), simd::load<Arch>(k + c, extent), state);
             simd::store(z + c, state, extent);
         }
         if constexpr (Read)
@@ -109,14 +109,21 @@ T dot(const T* x, const T* y, index n) noexcept {
     return simd::reduce_add(sum + sum2);
 }
 
-/// to = from, divided by *denominator unless that is null: 0 where it is 0.
+/// |x| within [1, most]; NaN stays.
+template <class T>
+DEFT_ALWAYS_INLINE T bounded_denominator(T x, T most) noexcept {
+    const T size = x < T(0) ? -x : x;
+    return size < T(1) ? T(1) : size > most ? most : size;
+}
+
+/// to = factor from, divided by *denominator unless that is null: 0 where it is 0.
 template <class Arch, class T, class S>
-DEFT_ALWAYS_INLINE void write_row(const T* from, index width, const T* denominator, S* to) noexcept {
+DEFT_ALWAYS_INLINE void write_row(const T* from, index width, const T* denominator, S* to, T factor = T(1)) noexcept {
     using B = simd::batch<T, Arch>;
     const bool is_zero = denominator != nullptr && *denominator == T(0);
     const B divisor(denominator == nullptr || is_zero ? T(1) : *denominator);
     simd::for_each_vector<T, Arch, 1>(width, [&](index c, auto, auto extent) DEFT_INLINE_LAMBDA {
-        B x = simd::load<Arch>(from + c, extent);
+        B x = B(factor) * simd::load<Arch>(from + c, extent);
         if (denominator != nullptr)
             x = is_zero ? B(T(0)) : x / divisor;
         store_as<T, Arch>(to + c, x, extent);

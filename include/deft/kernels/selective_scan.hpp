@@ -131,6 +131,10 @@ namespace detail {
 // How a and phi are made: `near` where no exponent of the tile leaves the range, which is the rule.
 enum class scan_rule { near, euler, zoh };
 
+// What else a state meets on its way: nothing; what is added where it is read; what is added to itself. With the last
+// two it is also shown, in the place of what was added.
+enum class scan_extra { none, read, carried };
+
 template <class T, class Arch>
 DEFT_ALWAYS_INLINE bool all_below(const simd::batch<T, Arch>& x, T limit) noexcept {
     alignas(64) T lanes[std::size_t(simd::lanes<T, Arch>)];
@@ -202,12 +206,13 @@ DEFT_NOINLINE void finish_tile(const selective_scan_channels<S>& scan, index t, 
     }
 }
 
-// States [n, n + States) of a vector of channels along a tile; h is [n][width].
-template <class Arch, int States, scan_rule Rule, bool HasOutput, class S>
+// States [n, n + States) of a vector of channels along a tile; h is [n][width]. extra: [token][width][width], those of
+// the first state.
+template <class Arch, int States, scan_rule Rule, bool HasOutput, scan_extra Extra = scan_extra::none, class S>
 DEFT_ALWAYS_INLINE void scan_states_of_tile(const selective_scan_channels<S>& scan, index t, index count, index n,
                                             const compute_t<S>* log2, const compute_t<S>* inverse, compute_t<S>* h,
-                                            const compute_t<S>* d, const compute_t<S>* input,
-                                            compute_t<S>* y) noexcept {
+                                            const compute_t<S>* d, const compute_t<S>* input, compute_t<S>* y,
+                                            compute_t<S>* extra = nullptr) noexcept {
     using T = compute_t<S>;
     using B = simd::batch<T, Arch>;
     constexpr index width = simd::lanes<T, Arch>;
@@ -236,8 +241,16 @@ DEFT_ALWAYS_INLINE void scan_states_of_tile(const selective_scan_channels<S>& sc
             } else {
                 state[j] = simd::fma(simd::exp2(step * a[j]), state[j], in * from);
             }
+            B read = state[j];
+            if constexpr (Extra != scan_extra::none) {
+                T* const at = extra + i * width * width + j * width;
+                read += simd::load<Arch>(at);
+                if constexpr (Extra == scan_extra::carried)
+                    state[j] = read;
+                simd::store(at, state[j]);
+            }
             if constexpr (HasOutput)
-                sum = simd::fma(B(static_cast<T>(c[j])), state[j], sum);
+                sum = simd::fma(B(static_cast<T>(c[j])), read, sum);
         }
         if constexpr (HasOutput)
             simd::store(y + i * width, sum);
@@ -266,10 +279,11 @@ DEFT_NOINLINE void scan_tile_of_vector(const selective_scan_channels<S>& scan, i
         run(n, std::integral_constant<int, 1>{});
 }
 
-template <class Arch, bool HasOutput, class S>
-DEFT_NOINLINE void scan_tile_of_block(const selective_scan_channels<S>& scan, index t, index count,
-                                      const selective_scan_decay<Arch, compute_t<S>>& decay, compute_t<S>* h,
-                                      scan_tile<Arch, compute_t<S>>& tile) noexcept {
+// f(c, rule) for every vector of channels [c, c + width) of a block.
+template <class Arch, class S, class F>
+DEFT_ALWAYS_INLINE void for_each_scan_vector(const selective_scan_channels<S>& scan, index count,
+                                             const selective_scan_decay<Arch, compute_t<S>>& decay,
+                                             const scan_tile<Arch, compute_t<S>>& tile, F&& f) noexcept {
     using T = compute_t<S>;
     using B = simd::batch<T, Arch>;
     for (index c = 0; c < scan.channels; c += simd::lanes<T, Arch>) {
@@ -278,12 +292,21 @@ DEFT_NOINLINE void scan_tile_of_block(const selective_scan_channels<S>& scan, in
             largest = simd::max(largest, simd::abs(simd::load<Arch>(tile.d + tile.at(c, i))));
         const bool is_near = all_below(largest * B(decay.reach), simd::exp2_reach<T>);
         if (scan.is_zoh)
-            scan_tile_of_vector<Arch, scan_rule::zoh, HasOutput>(scan, t, count, c, decay, h, tile);
+            f(c, std::integral_constant<scan_rule, scan_rule::zoh>{});
         else if (is_near)
-            scan_tile_of_vector<Arch, scan_rule::near, HasOutput>(scan, t, count, c, decay, h, tile);
+            f(c, std::integral_constant<scan_rule, scan_rule::near>{});
         else
-            scan_tile_of_vector<Arch, scan_rule::euler, HasOutput>(scan, t, count, c, decay, h, tile);
+            f(c, std::integral_constant<scan_rule, scan_rule::euler>{});
     }
+}
+
+template <class Arch, bool HasOutput, class S>
+DEFT_NOINLINE void scan_tile_of_block(const selective_scan_channels<S>& scan, index t, index count,
+                                      const selective_scan_decay<Arch, compute_t<S>>& decay, compute_t<S>* h,
+                                      scan_tile<Arch, compute_t<S>>& tile) noexcept {
+    for_each_scan_vector<Arch>(scan, count, decay, tile, [&](index c, auto rule) DEFT_INLINE_LAMBDA {
+        scan_tile_of_vector<Arch, decltype(rule)::value, HasOutput>(scan, t, count, c, decay, h, tile);
+    });
 }
 
 } // namespace detail

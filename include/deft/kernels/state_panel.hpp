@@ -4,8 +4,9 @@
 ///     for each token:   S += k v^T  (Update),   out += q S  (Read)
 ///
 /// A panel holds up to `rows` rows of S and `columns` columns, without gaps: it stays in the first cache however S
-/// lies. Two tokens are taken in one pass over it, because one token alone is bound by the stores (two multiply-adds
-/// per store); four at a time lose to the broadcasts of k and q. Contract: v and out are rows of `columns` values.
+/// lies. Three tokens are taken in one pass over it: their values and sums fill the registers. One alone is bound by
+/// its stores, two by the latency of their sums and reach three quarters of the speed; more tokens and fewer columns
+/// lose to the broadcasts of k and q. Contract: v and out are rows of `columns` values.
 #ifndef DEFT_KERNELS_STATE_PANEL_HPP
 #define DEFT_KERNELS_STATE_PANEL_HPP
 
@@ -22,14 +23,16 @@ struct panel_shape {
     static constexpr int vectors = 2;
     static constexpr index width = simd::lanes<T, Arch>;
     static constexpr index columns = vectors * width;
-    static constexpr index rows = 256;   ///< 16 KB with 32-byte vectors
-    static constexpr index tokens = 64;  ///< of a block
-    static constexpr index block = 8192; ///< rows times tokens of packed k or q: they stay in the second cache
+    static constexpr index rows = 256;           ///< 16 KB with 32-byte vectors
+    static constexpr index together = 3;         ///< tokens of a pass
+    static constexpr index tokens = 66;          ///< of a block, a multiple of together
+    static constexpr index block = 128 * tokens; ///< rows times tokens of packed k or q: they stay in the second cache
     static constexpr index size = rows * columns;
 
-    /// Tokens of a block of that many rows.
-    static constexpr index tokens_for(index row_count) noexcept {
-        return row_count * tokens <= block ? tokens : block / row_count;
+    /// Tokens of a block of that many rows, of which `most` elements can be packed.
+    static constexpr index tokens_for(index row_count, index most = block) noexcept {
+        const index fit = row_count < 1 ? tokens : most / row_count;
+        return fit >= tokens ? tokens : fit < together ? 1 : fit / together * together;
     }
 };
 
@@ -100,19 +103,28 @@ DEFT_ALWAYS_INLINE void pass_tokens(T* panel, index rows, token_rows<T> k, token
 
 } // namespace detail
 
-/// `count` tokens in order. k is not used without Update, q and out not without Read.
-template <class Arch, class T, bool Update, bool Read>
-DEFT_NOINLINE void pass_panel(T* panel, index rows, token_rows<T> k, token_rows<T> q, const T* v, T* out,
-                              index count) noexcept {
+/// Nothing to do between passes.
+struct no_rows_ahead {
+    DEFT_ALWAYS_INLINE void ask() noexcept {}
+};
+
+/// `count` tokens in order. k is not used without Update, q and out not without Read. Between passes ahead.ask() is
+/// called.
+template <class Arch, class T, bool Update, bool Read, class Ahead = no_rows_ahead>
+DEFT_NOINLINE void pass_panel(T* panel, index rows, token_rows<T> k, token_rows<T> q, const T* v, T* out, index count,
+                              Ahead* ahead = nullptr) noexcept {
     constexpr index columns = panel_shape<Arch, T>::columns;
-    constexpr int together = Update && Read ? 2 : 4;
+    constexpr int together = Update && Read ? int(panel_shape<Arch, T>::together) : 4;
     index i = 0;
     const auto at = [](token_rows<T> r, index token) DEFT_INLINE_LAMBDA {
         return token_rows<T>{r.data + token * r.stride, r.stride};
     };
-    for (; i + together <= count; i += together)
+    for (; i + together <= count; i += together) {
+        if (ahead != nullptr)
+            ahead->ask();
         detail::pass_tokens<Arch, T, together, Update, Read>(panel, rows, Update ? at(k, i) : k, Read ? at(q, i) : q,
                                                              v + i * columns, out + i * columns);
+    }
     for (; i < count; ++i)
         detail::pass_tokens<Arch, T, 1, Update, Read>(panel, rows, Update ? at(k, i) : k, Read ? at(q, i) : q,
                                                       v + i * columns, out + i * columns);
@@ -141,19 +153,20 @@ struct state_block {
     }
 };
 
-/// Columns behind the last become 0.
+/// panel = factor from; a factor of 0 forgets. Columns behind the last become 0.
 template <class Arch, class T>
-void load_panel(const state_block<const T>& from, T* panel) noexcept {
+void load_panel(const state_block<const T>& from, T* panel, T factor = T(1)) noexcept {
     constexpr index columns = panel_shape<Arch, T>::columns;
-    const bool whole = from.columns == columns && from.column_stride == 1 && from.data != nullptr;
+    const bool is_given = from.data != nullptr && factor != T(0);
+    const bool whole = from.columns == columns && from.column_stride == 1 && is_given;
     for (index f = 0; f < from.rows; ++f, panel += columns) {
         if (whole) {
             const T* const row = from.data + f * from.row_stride;
             for (index c = 0; c < columns; ++c)
-                panel[c] = row[c];
+                panel[c] = factor * row[c];
         } else {
             for (index c = 0; c < columns; ++c)
-                panel[c] = from.data != nullptr && c < from.columns ? from(f, c) : T(0);
+                panel[c] = is_given && c < from.columns ? factor * from(f, c) : T(0);
         }
     }
 }

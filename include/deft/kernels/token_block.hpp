@@ -14,6 +14,7 @@
 
 #include <deft/kernels/state_panel.hpp>
 #include <deft/simd/batch.hpp>
+#include <deft/simd/loop.hpp>
 
 #include <cmath>
 #include <limits>
@@ -23,26 +24,29 @@ namespace deft {
 inline namespace DEFT_ISA {
 namespace kernels {
 
-/// Decay of token i: data[i step], or 1 without data.
+/// Decay of token i: data[i step], or without data the same for all.
 template <class T>
 struct decay_rows {
     const T* data;
     index step;
+    double constant = 1; ///< not rounded to T, which over a long horizon would be another decay
 
     DEFT_ALWAYS_INLINE T operator[](index i) const noexcept {
-        return data == nullptr ? T(1) : data[i * step];
+        return static_cast<T>(exact(i));
+    }
+    DEFT_ALWAYS_INLINE double exact(index i) const noexcept {
+        return data == nullptr ? constant : double(data[i * step]);
     }
 };
 
 /// How the tokens of a block and the state are multiplied.
 template <class T>
 struct block_factors {
-    static constexpr index capacity = 64;
+    static constexpr index capacity = 66; ///< tokens of a block
 
     T key[std::size_t(capacity)], query[std::size_t(capacity)];
     T before[std::size_t(capacity)]; ///< the state, before the token; 1 but where b starts again
     T after;                         ///< the state, after the last token
-    bool all_one;
 };
 
 /// `decay(i)` is that of token i of the block.
@@ -50,7 +54,6 @@ template <class T, class Decay>
 void find_factors(index count, Decay&& decay, block_factors<T>& f) noexcept {
     constexpr double least = 1.0 / 256, greatest = 256;
     double b = 1;
-    f.all_one = true;
     for (index i = 0; i < count; ++i) {
         const double a = double(decay(i)), next = b * a, size = next < 0 ? -next : next;
         const bool starts = i == 0 || !(size >= least && size <= greatest);
@@ -58,7 +61,6 @@ void find_factors(index count, Decay&& decay, block_factors<T>& f) noexcept {
         b = starts ? 1 : next;
         f.query[i] = T(b);
         f.key[i] = T(1 / b);
-        f.all_one = f.all_one && a == 1;
     }
     f.after = T(b);
 }
@@ -71,7 +73,6 @@ void find_scaled_factors(index count, Decay&& decay, Scale&& scale, T& log_scale
     constexpr double most = 5.5, none = -std::numeric_limits<double>::infinity(); // e^5.5: as much as above
     const auto ratio = [](double x, double of) { return x == none ? 0.0 : std::exp(x - of); };
     double largest = double(log_scale), origin = largest; // the state as it is counts exp(origin) times
-    f.all_one = false;
     for (index i = 0; i < count; ++i) {
         const double a = double(decay(i)), log_a = a > 0 ? std::log(a) : none, key = double(scale(i));
         largest = largest + log_a > key ? largest + log_a : key;
@@ -84,6 +85,39 @@ void find_scaled_factors(index count, Decay&& decay, Scale&& scale, T& log_scale
     }
     f.after = T(ratio(origin, largest));
     log_scale = T(largest);
+}
+
+/// A decayed count of tokens, c_i = gamma c_{i-1} + 1, from its value before token 0.
+struct decayed_count {
+    double before, gamma;
+
+    /// After token i, without a walk: gamma^(i+1) before + (1 - gamma^(i+1)) / (1 - gamma).
+    double after(index i) const noexcept {
+        const double n = double(i + 1);
+        if (gamma == 1)
+            return before + n;
+        const double log_power = n * std::log1p(gamma - 1);
+        return std::exp(log_power) * before - std::expm1(log_power) / (1 - gamma);
+    }
+    /// f(i, c_i) for tokens [begin, begin + count), the first exact and the others from it.
+    template <class F>
+    DEFT_ALWAYS_INLINE void for_each(index begin, index count, F&& f) const noexcept {
+        double c = begin == 0 ? before : after(begin - 1);
+        for (index i = 0; i < count; ++i) {
+            c = gamma * c + 1;
+            f(i, c);
+        }
+    }
+};
+
+/// x_i = x_i / sqrt(c_i) of tokens [begin, begin + count), at most those of a block.
+template <class Arch, class T>
+DEFT_NOINLINE void divide_by_roots(const decayed_count& tokens, index begin, index count, T* x) noexcept {
+    alignas(64) T c[std::size_t(block_factors<T>::capacity)];
+    tokens.for_each(begin, count, [&](index i, double value) { c[i] = T(value); });
+    simd::for_each_vector<T, Arch, 1>(count, [&](index i, auto, auto extent) DEFT_INLINE_LAMBDA {
+        simd::store(x + i, simd::load<Arch>(x + i, extent) / simd::sqrt(simd::load<Arch>(c + i, extent)), extent);
+    });
 }
 
 /// Vectors of T from memory of S.
@@ -149,20 +183,50 @@ DEFT_ALWAYS_INLINE void pack_columns(const S* from, index count, T scale, T* to)
     }
 }
 
-/// The tokens of a block, in order, through a panel whose state is multiplied as `f` says.
-template <class Arch, class T, bool Update, bool Read>
+/// Rows of memory that the next block of tokens will read and write, asked for a few at a time while this one is
+/// computed: all at once they would wait for each other, and the hardware does not run ahead of a recurrence.
+template <class S>
+struct rows_ahead {
+    struct kind {
+        const S* data;
+        index stride, width;
+    };
+    kind rows[4];
+    index kinds, next, last; ///< tokens [next, last)
+    index each, pause;       ///< of them at a time, and calls without any after that
+    index wait = 0;
+
+    DEFT_ALWAYS_INLINE void ask() noexcept {
+#if defined(__GNUC__) || defined(__clang__)
+        constexpr index line = 64 / index(sizeof(S));
+        if (wait-- > 0)
+            return;
+        wait = pause;
+        for (const index end = next + each < last ? next + each : last; next < end; ++next)
+            for (index k = 0; k < kinds; ++k) {
+                const S* const row = rows[k].data + next * rows[k].stride;
+                for (index i = 0; i < rows[k].width; i += line)
+                    __builtin_prefetch(row + i, 0, 2);
+            }
+#endif
+    }
+};
+
+/// The tokens of a block, in order, through a panel whose state is multiplied as `f` says; `started`: it was before the
+/// first.
+template <class Arch, class T, bool Update, bool Read, class Ahead = no_rows_ahead>
 void pass_block(const block_factors<T>& f, T* panel, index rows, token_rows<T> k, token_rows<T> q, const T* v, T* out,
-                index count) noexcept {
+                index count, bool started = false, Ahead* ahead = nullptr) noexcept {
     constexpr index columns = panel_shape<Arch, T>::columns;
     for (index i = 0; i < count;) {
-        if (f.before[i] != T(1))
+        if (f.before[i] != T(1) && !(started && i == 0))
             scale_panel<Arch>(panel, rows, f.before[i]);
         index end = i + 1;
         while (end < count && f.before[end] == T(1))
             ++end;
         pass_panel<Arch, T, Update, Read>(panel, rows, {k.data + (Update ? i * k.stride : 0), k.stride},
                                           {q.data + (Read ? i * q.stride : 0), q.stride}, v + i * columns,
-                                          out + i * columns, end - i);
+                                          out + i * columns, end - i, ahead);
         i = end;
     }
 }

@@ -182,6 +182,7 @@ void selective_scan(const selective_scan_inputs<S>& in, out<S, 3> y, out<compute
     using T = compute_t<S>;
     using arch = simd::default_arch;
     using shape = kernels::selective_scan_shape<arch, T>;
+    constexpr index tokens_at_once = 4 * shape::tile_tokens;
     const char* const op = "selective_scan";
     detail::check_selective_scan(op, in, options);
     detail::check_same_shape(op, "y", y, "u", in.u);
@@ -191,10 +192,10 @@ void selective_scan(const selective_scan_inputs<S>& in, out<S, 3> y, out<compute
     if (tokens == 0 || in.u.size() == 0)
         return;
     const detail::scan_blocks blocks(in.u.extent(2), in.B.extent(2), shape::channels(states));
-    const auto run = [&](index task, auto& inner) {
+    const auto run = [&](index task, index t, index count, auto& inner) {
         const index b = task / blocks.count, block = task % blocks.count, c = blocks.first(block),
                     channels = blocks.channels(block);
-        const auto all = detail::scan_part(in, y, options, b, 0, tokens, c, channels, blocks.group(block));
+        const auto all = detail::scan_part(in, y, options, b, t, count, c, channels, blocks.group(block));
         kernels::selective_scan_decay<arch, T> decay;
         alignas(64) T h[std::size_t(shape::block_size)];
         T* const rows = state.is_given() ? state.data() + b * state.stride(0) + c * state.stride(1) : nullptr;
@@ -213,14 +214,18 @@ void selective_scan(const selective_scan_inputs<S>& in, out<S, 3> y, out<compute
     const index tasks = in.u.extent(0) * blocks.count;
     if (options.chunk > 0) {
         for (index task = 0; task < tasks; ++task)
-            run(task, executor);
-    } else {
-        executor.parallel_for(tasks, 1, [&](index begin, index end) {
-            serial_executor serial;
-            for (index task = begin; task < end; ++task)
-                run(task, serial);
-        });
+            run(task, 0, tokens, executor);
+        return;
     }
+    // A block of channels is a short piece of every row: some tokens for all blocks meet whole rows. Without a state
+    // there is nowhere to keep h meanwhile.
+    const index step = state.is_given() ? tokens_at_once : tokens;
+    executor.parallel_for(tasks, 1, [&](index begin, index end) {
+        serial_executor serial;
+        for (index t = 0; t < tokens; t += step)
+            for (index task = begin; task < end; ++task)
+                run(task, t, std::min(step, tokens - t), serial);
+    });
 }
 
 } // namespace DEFT_ISA
