@@ -37,6 +37,12 @@
 #include <deft/attention/qmc_frequencies.hpp>           // the radii of those features
 #include <deft/attention/softmax_attention.hpp>         // the exact attention that it replaces
 
+// Quantization (arXiv:2312.07950)
+#include <deft/quantization/packed_weights.hpp>       // codes of 2, 4, 8 bits in bytes, and what ggml writes
+#include <deft/quantization/prepared_weights.hpp>     // the same in the layout of the products
+#include <deft/quantization/quantized_activation.hpp> // activations as codes, found per token
+#include <deft/quantization/quantized_matmul.hpp>     // products with such weights: A16, A8, A4
+
 // Shortcut (arXiv:2106.15941, arXiv:2312.17276)
 #include <deft/shortcut/augmented_shortcut.hpp>            // nonlinear paths beside the identity shortcut, dense
 #include <deft/shortcut/augmented_shortcut_bottleneck.hpp> // the same, narrow in the middle

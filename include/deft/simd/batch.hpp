@@ -51,6 +51,7 @@ inline constexpr bool is_avx512 = std::is_base_of_v<xsimd::avx512f, Arch>;
 using xsimd::abs;
 using xsimd::max;
 using xsimd::min;
+using xsimd::nearbyint;
 using xsimd::select;
 using xsimd::sqrt;
 using xsimd::trunc;
