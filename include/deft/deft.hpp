@@ -38,10 +38,29 @@
 #include <deft/attention/softmax_attention.hpp>         // the exact attention that it replaces
 
 // Quantization (arXiv:2312.07950)
-#include <deft/quantization/packed_weights.hpp>       // codes of 2, 4, 8 bits in bytes, and what ggml writes
-#include <deft/quantization/prepared_weights.hpp>     // the same in the layout of the products
-#include <deft/quantization/quantized_activation.hpp> // activations as codes, found per token
-#include <deft/quantization/quantized_matmul.hpp>     // products with such weights: A16, A8, A4
+#include <deft/quantization/block.hpp>                      // a block of a model, as the method sees it
+#include <deft/quantization/blocks.hpp>                     // ready-made: linear, gated FFN, attention
+#include <deft/quantization/cfp_detection.hpp>              // how they are found
+#include <deft/quantization/cfp_outliers.hpp>               // outliers of weights and activations
+#include <deft/quantization/cross_block.hpp>                // the method, on any model
+#include <deft/quantization/cross_block_archive.hpp>        // its state as bytes
+#include <deft/quantization/cross_block_options.hpp>        // its options
+#include <deft/quantization/cross_block_reconstruction.hpp> // windows, the distance of outputs, Adam
+#include <deft/quantization/cross_block_window.hpp>         // several blocks that are learned together
+#include <deft/quantization/fake_quantize.hpp>              // quantise and dequantise, with learned or dynamic steps
+#include <deft/quantization/layer_options.hpp>              // how it quantises a layer, and the result
+#include <deft/quantization/learned_linear.hpp>             // a linear layer whose quantisation is learned
+#include <deft/quantization/lora_rounding.hpp>              // roundings that are learned, by two thin factors
+#include <deft/quantization/packed_weights.hpp>             // codes of 2, 4, 8 bits in bytes, and what ggml writes
+#include <deft/quantization/prepared_weights.hpp>           // the same in the layout of the products
+#include <deft/quantization/quant_format.hpp>               // bits, ranges, granularity
+#include <deft/quantization/quant_params.hpp>               // step sizes and zero points from the range
+#include <deft/quantization/quantized_activation.hpp>       // activations as codes, found per token
+#include <deft/quantization/quantized_matmul.hpp>           // products with such weights: A16, A8, A4
+#include <deft/quantization/rounding_logits.hpp>            // the factors of roundings
+#include <deft/quantization/rounding_loss.hpp>              // what drives them to 0 or 1, and its schedule
+#include <deft/quantization/step_search.hpp>                // step size by a metric that knows the loss
+#include <deft/quantization/twin_quantize.hpp>              // two step sizes after softmax and GELU
 
 // Shortcut (arXiv:2106.15941, arXiv:2312.17276)
 #include <deft/shortcut/augmented_shortcut.hpp>            // nonlinear paths beside the identity shortcut, dense

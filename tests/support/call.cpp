@@ -135,8 +135,8 @@ call_base::place call_base::add_output(const std::string& name, const extents& s
         }
     }
     buffers_.push_back(b);
-    results_.push_back(
-        {name, is_gradient ? direction::backward : direction::forward, traits.bound, b.content != nullptr});
+    results_.push_back({name, is_gradient ? direction::backward : direction::forward, traits.bound,
+                        b.content != nullptr, traits.surrogate});
     return {b.memory->data(), b.row_stride};
 }
 

@@ -48,6 +48,7 @@ struct output_traits {
     const char* in_place = ""; // an input of the same shape whose memory the output may share
     const char* initial = "";  // an input that the output holds before the call: a state that is updated
     bool contiguous = false;   // its rows may not have gaps
+    bool surrogate = false; // a gradient that differences of the forward pass do not show: straight through a rounding
 };
 
 /// The rank of a tensor, and its element type if that is not the type of the test: `rank<4>`, `rank<1, std::int64_t>`.
@@ -117,6 +118,7 @@ public:
         direction of;
         tolerance bound;
         bool is_in_out;
+        bool is_surrogate;
     };
     const std::vector<form>& forms(direction d) const {
         return d == direction::forward ? forward_ : backward_;

@@ -105,6 +105,23 @@ DEFT_ALWAYS_INLINE batch<T, Arch> at_most(const batch<T, Arch>& ceiling, const b
     return xsimd::min(ceiling, x);
 }
 
+/// The integer nearest to x, halves to the even one, whatever its size. (xsimd's round takes halves away from 0.)
+template <class T, class Arch>
+DEFT_ALWAYS_INLINE batch<T, Arch> round_even(const batch<T, Arch>& x) noexcept {
+    return xsimd::nearbyint(x);
+}
+
+/// The greatest integer that is not above x, whatever its size.
+template <class T, class Arch>
+DEFT_ALWAYS_INLINE batch<T, Arch> floor(const batch<T, Arch>& x) noexcept {
+#if defined(DEFT_SIMD_X86) && !defined(__SSE4_1__) // xsimd would convert to integers, and double has no such conversion
+    const batch<T, Arch> nearest = xsimd::nearbyint(x);
+    return nearest - keep_if(nearest > x, batch<T, Arch>(T(1)));
+#else
+    return xsimd::floor(x);
+#endif
+}
+
 /// The same bits as another type of the same width.
 template <class To, class From, class Arch>
 DEFT_ALWAYS_INLINE batch<To, Arch> bit_cast(const batch<From, Arch>& x) noexcept {
@@ -295,6 +312,37 @@ DEFT_ALWAYS_INLINE void store(S* p, const batch<compute_t<S>, Arch>& x, partial 
     x.store_aligned(wide);
     for (index i = 0; i < part.count; ++i)
         p[i] = static_cast<S>(wide[i]);
+}
+
+/// x, with 0 in the lanes that a partial extent leaves out: for sums of what is not 0 where nothing is loaded.
+template <class T, class Arch>
+DEFT_ALWAYS_INLINE batch<T, Arch> only(const batch<T, Arch>& x, full) noexcept {
+    return x;
+}
+template <class T, class Arch>
+DEFT_ALWAYS_INLINE batch<T, Arch> only(const batch<T, Arch>& x, partial part) noexcept {
+    alignas(64) T kept[static_cast<std::size_t>(lanes<T, Arch>)] = {};
+    simd::store(kept, x, part);
+    return batch<T, Arch>::load_aligned(kept);
+}
+
+/// Writes all lanes past the caches, where the hardware can: half the traffic of a store to memory that is not cached,
+/// and nothing of it is cached after. p is a multiple of stream_alignment bytes; stream_end() before anyone else reads.
+inline constexpr index stream_alignment = 64;
+template <class T, class Arch>
+DEFT_ALWAYS_INLINE void stream(T* p, const batch<T, Arch>& x) noexcept {
+#if defined(__AVX__)
+    if constexpr (std::is_same_v<T, float> && lanes<T, Arch> == 8)
+        return _mm256_stream_ps(p, x);
+    if constexpr (std::is_same_v<T, double> && lanes<T, Arch> == 4)
+        return _mm256_stream_pd(p, x);
+#endif
+    x.store_unaligned(p);
+}
+DEFT_ALWAYS_INLINE void stream_end() noexcept {
+#if defined(DEFT_SIMD_X86)
+    _mm_sfence();
+#endif
 }
 
 } // namespace simd
