@@ -4,12 +4,13 @@
 #ifndef DEFT_DEFT_HPP
 #define DEFT_DEFT_HPP
 
-#include <deft/activation_kind.hpp>  // the base activations by name
-#include <deft/config.hpp>           // version, switches, error handling
-#include <deft/linalg.hpp>           // dense linear algebra on views
-#include <deft/linalg_symmetric.hpp> // eigenvalues
-#include <deft/parallel.hpp>         // executors: how operators share work over threads
-#include <deft/view.hpp>             // view, in, rows: tensors over memory of the caller
+#include <deft/activation_kind.hpp>    // the base activations by name
+#include <deft/config.hpp>             // version, switches, error handling
+#include <deft/linalg.hpp>             // dense linear algebra on views
+#include <deft/linalg_orthonormal.hpp> // orthonormal bases
+#include <deft/linalg_symmetric.hpp>   // eigenvalues and eigenvectors
+#include <deft/parallel.hpp>           // executors: how operators share work over threads
+#include <deft/view.hpp>               // view, in, rows: tensors over memory of the caller
 #ifdef _OPENMP
 #include <deft/parallel_openmp.hpp> // the executor over OpenMP threads
 #endif
@@ -61,6 +62,23 @@
 #include <deft/quantization/rounding_loss.hpp>              // what drives them to 0 or 1, and its schedule
 #include <deft/quantization/step_search.hpp>                // step size by a metric that knows the loss
 #include <deft/quantization/twin_quantize.hpp>              // two step sizes after softmax and GELU
+// Pruning (arXiv:2311.17493, arXiv:2407.00676)
+#include <deft/pruning/bit_mask.hpp>                  // masks as bits, and what is done with them
+#include <deft/pruning/low_rank_approximation.hpp>    // truncated singular value decompositions
+#include <deft/pruning/low_rank_factors.hpp>          // what they are made of
+#include <deft/pruning/low_rank_modulated_linear.hpp> // one weight for several tasks, with a bias of low rank for each
+#include <deft/pruning/magnitude_mask.hpp>            // masks by magnitude: global, N:M, blocks
+#include <deft/pruning/prune_and_regrow.hpp>          // the mask update of RPG, for a layer and for a model
+#include <deft/pruning/rank_analysis.hpp>             // what rank the bias of a task needs
+#include <deft/pruning/rank_loss.hpp>                 // the distance to low rank, for a layer and for a model
+#include <deft/pruning/rank_metrics.hpp>              // stable, effective and other ranks
+#include <deft/pruning/select_largest.hpp>            // the largest magnitudes of many tensors
+#include <deft/pruning/sparse_engine.hpp>             // how products of sparse weights run
+#include <deft/pruning/sparse_formats.hpp>            // CSR, blocked CSR, N:M
+#include <deft/pruning/sparse_matmul.hpp>             // sparse weights times dense activations
+#include <deft/pruning/sparse_weight.hpp>             // a sparse weight made ready for that
+#include <deft/pruning/sparsity_schedule.hpp>         // densities over time and over layers
+#include <deft/pruning/weight_spectrum.hpp>           // singular values, and ranks chosen from them
 
 // Shortcut (arXiv:2106.15941, arXiv:2312.17276)
 #include <deft/shortcut/augmented_shortcut.hpp>            // nonlinear paths beside the identity shortcut, dense

@@ -1,0 +1,63 @@
+// rank_loss with its gradient, against an explicit decomposition by Eigen.
+#include "../support/suite.hpp"
+
+#include <deft/pruning/rank_loss.hpp>
+
+#include <Eigen/SVD>
+
+#include <random>
+#include <string>
+
+namespace deft::bench {
+namespace {
+
+/// 95 % of zeros.
+buffer<float> sparse(index size) {
+    return {size, [](float* to, index n) {
+                std::minstd_rand generator(7);
+                std::normal_distribution<float> normal;
+                std::uniform_int_distribution<int> draw(0, 99);
+                std::generate_n(to, n, [&] { return draw(generator) < 95 ? 0.0f : normal(generator); });
+            }};
+}
+
+/// -||R||^2 and its gradient, from a thin decomposition of the normalised weight.
+template <class U>
+void explicit_loss(const U* from, U* to, index m, index n, index k) {
+    using matrix = Eigen::Matrix<U, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+    const Eigen::Map<const matrix> w(from, m, n);
+    const U norm = w.norm();
+    const Eigen::BDCSVD<matrix> svd(w / norm, Eigen::ComputeThinU | Eigen::ComputeThinV);
+    const matrix residual = w / norm - svd.matrixU().leftCols(k) * svd.singularValues().head(k).asDiagonal() *
+                                           svd.matrixV().leftCols(k).transpose();
+    Eigen::Map<matrix>(to, m, n) = 2 / norm * (residual.squaredNorm() * w / norm - residual);
+}
+
+void layer(suite& s, index m, index n, bool full) {
+    const auto w = sparse(m * n), grad = output<float>(m * n);
+    const shape<2> size(m, n);
+    const index k = std::min(m, n) / 2;
+    s.compare({.op = "rank_loss",
+               .type = "f32",
+               .shape = std::to_string(m) + 'x' + std::to_string(n) + "_s95",
+               .work = {.items = double(m * n), .flops = double(std::min(m, n)) * double(m) * double(n)},
+               .tolerance = 1e-3,
+               .full = full})
+        .naive(inputs{w}, outputs{grad}, [=]<class U>(const U* from, U* to) { explicit_loss(from, to, m, n, k); })
+        .add("deft", [=] {
+            deft::rank_loss_backward<float>(as(w, size), 1, as(grad, size),
+                                            {.rank = {.mode = rank_mode::k, .rank = k}});
+        });
+}
+
+} // namespace
+
+void benchmark_rank_loss(suite& s) {
+    layer(s, 64, 576, false);
+    layer(s, 128, 1152, true);
+    layer(s, 256, 2304, true);
+    layer(s, 512, 4608, true);
+    layer(s, 2048, 512, true);
+}
+
+} // namespace deft::bench

@@ -1,0 +1,27 @@
+/// \file
+/// Orthonormal bases by Householder reflections: what is left of QR when a Cholesky factor of the Gram matrix breaks
+/// down. Beside linalg.hpp, because Eigen's decompositions take long to compile.
+#ifndef DEFT_LINALG_ORTHONORMAL_HPP
+#define DEFT_LINALG_ORTHONORMAL_HPP
+
+#include <deft/linalg.hpp>
+
+#include <Eigen/QR>
+
+namespace deft {
+inline namespace DEFT_ISA {
+namespace linalg {
+
+/// The rows of a, [count, n] with count <= n, become an orthonormal basis of a space that contains them. Allocates.
+inline void orthonormalise_rows(const matrix<double>& a) {
+    using column_major = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic>;
+    auto rows = detail::map_rows(a);
+    const Eigen::HouseholderQR<column_major> qr(rows.transpose());
+    rows = (qr.householderQ() * column_major::Identity(a.columns, a.rows)).transpose();
+}
+
+} // namespace linalg
+} // namespace DEFT_ISA
+} // namespace deft
+
+#endif
