@@ -103,7 +103,7 @@ void compare(suite& s, index m, index n, index k, bool full) {
     if (!thin)
         rows.add("randomized", run({.method = low_rank_method::randomized}), {.tolerance = 0.05});
     if (!thin)
-        rows.add("deft", run({.accuracy = 0.02}), {.tolerance = 0.05});
+        rows.add("deft", run({.accuracy = 0.05}), {.tolerance = 0.05});
     else
         rows.add("deft", run({}));
 }

@@ -30,7 +30,7 @@ struct low_rank_options {
     low_rank_method method = low_rank_method::automatic;
     double accuracy = 0;        ///< automatic: by how much sqrt(error) may exceed the least, relative
     index oversample = 10;      ///< randomized, without omega: samples beyond k
-    index power_iterations = 2; ///< randomized
+    index power_iterations = 1; ///< randomized
     std::uint64_t seed = 1;     ///< randomized, without omega: the same numbers for the same seed everywhere
 };
 
