@@ -154,7 +154,8 @@ DEFT_NOINLINE void depthwise_planes(const depthwise_channel<T>* channels, index 
                             detail::activate_row<Arch>(f, from, right - left, channel.pre_bias, slope, row);
                     });
                     T* const to = channel.y + image * y.batch_stride + begin;
-                    for (index j = 0; j < columns;) {
+                    index j = 0;
+                    while (j < columns) {
                         const auto sum = [&](auto vectors) {
                             constexpr int taken = decltype(vectors)::value;
                             const index end = std::min(j + (taken - 1) * lanes, columns - lanes) - j;
