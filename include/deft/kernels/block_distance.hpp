@@ -113,15 +113,15 @@ DEFT_NOINLINE row_distance block_distance(const T* h1, const T* h2, index n, T o
 }
 
 /// Adam, for n parameters: m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, p -= rate m / (sqrt(v) + eps) with
-/// m and v corrected for their start (factors correct1, correct2).
+/// m and v corrected for their start (factors correct1, correct2). rest = 1 - b: in float 1 - 0.999 has five digits.
 template <class Arch, class T>
-DEFT_NOINLINE void adam_step(const T* g, index n, T beta1, T beta2, T correct1, T correct2, T rate, T epsilon, T* p,
-                             T* m, T* v) noexcept {
+DEFT_NOINLINE void adam_step(const T* g, index n, T beta1, T rest1, T beta2, T rest2, T correct1, T correct2, T rate,
+                             T epsilon, T* p, T* m, T* v) noexcept {
     using B = simd::batch<T, Arch>;
     simd::for_each_vector<T, Arch, 1>(n, [&](index i, auto, auto extent) DEFT_INLINE_LAMBDA {
         const B gradient = simd::load<Arch>(g + i, extent);
-        const B first = simd::fma(B(beta1), simd::load<Arch>(m + i, extent), B(B(T(1) - beta1) * gradient));
-        const B second = simd::fma(B(beta2), simd::load<Arch>(v + i, extent), B(B(T(1) - beta2) * gradient * gradient));
+        const B first = simd::fma(B(beta1), simd::load<Arch>(m + i, extent), B(B(rest1) * gradient));
+        const B second = simd::fma(B(beta2), simd::load<Arch>(v + i, extent), B(B(rest2) * gradient * gradient));
         const B change = first * B(correct1) / (simd::sqrt(B(second * B(correct2))) + B(epsilon));
         simd::store(m + i, first, extent);
         simd::store(v + i, second, extent);

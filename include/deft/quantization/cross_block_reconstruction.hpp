@@ -148,9 +148,10 @@ void adam_step(in<element_t<T, P>, 1> gradient, index t, P&& parameters_out, out
     detail::check_same_shape(op, "first_moment", first_moment, "parameters", parameters);
     detail::check_same_shape(op, "second_moment", second_moment, "parameters", parameters);
     kernels::adam_step<simd::default_arch, S>(
-        gradient.data(), gradient.extent(0), S(options.beta1), S(options.beta2),
-        S(1 / (1 - std::pow(options.beta1, double(t)))), S(1 / (1 - std::pow(options.beta2, double(t)))),
-        S(options.rate), S(options.epsilon), parameters.data(), first_moment.data(), second_moment.data());
+        gradient.data(), gradient.extent(0), S(options.beta1), S(1 - options.beta1), S(options.beta2),
+        S(1 - options.beta2), S(1 / (1 - std::pow(options.beta1, double(t)))),
+        S(1 / (1 - std::pow(options.beta2, double(t)))), S(options.rate), S(options.epsilon), parameters.data(),
+        first_moment.data(), second_moment.data());
 }
 
 } // namespace DEFT_ISA
