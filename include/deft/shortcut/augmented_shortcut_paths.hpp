@@ -131,7 +131,8 @@ template <class T, class Executor>
 void multiply(kernels::strided_matrix<const T> a, kernels::strided_matrix<const T> b, index depth, bool accumulate,
               const view<T, 2>& out, Executor& executor) {
     using shape = shortcut_tile<T>;
-    const index stride = shape::columns_for(out.extent(0));
+    const bool skinny = kernels::is_skinny(a, b, out.extent(0)); // else rows are padded, and long ones do not fit
+    const index stride = skinny ? shape::columns_for(out.extent(0)) : shape::tile_columns;
     for_each_tile<T>(out.extent(0), out.extent(1), stride, executor, [&](index r, index c, kernels::block_size size) {
         alignas(64) T tile[std::size_t(shape::tile_size)];
         kernels::tile_product<simd::default_arch, T>(a.at(r, 0), b.at(0, c), size.rows, size.columns, depth, false,
