@@ -53,8 +53,9 @@ void compare(suite& s, index m, index n, index k, bool full) {
     const lazy factors([=] {
         return outputs_of{std::vector<float>(std::size_t(m * k)), std::vector<float>(std::size_t(n * k))};
     });
-    const auto run = [=](low_rank_options options) {
-        options.rank = {.mode = rank_mode::k, .rank = k};
+    const auto run = [=](low_rank_method method, double accuracy = 0) {
+        const low_rank_options options{
+            .rank = {.mode = rank_mode::k, .rank = k}, .method = method, .accuracy = accuracy};
         return [=] {
             if (thin)
                 deft::low_rank_approximation<float>(as(w, size), absent, absent, {factors->u.data(), {m, k}},
@@ -99,13 +100,13 @@ void compare(suite& s, index m, index n, index k, bool full) {
                 u.leftCols(k) * Eigen::Map<const Eigen::VectorXf>(all.data(), k).asDiagonal() * v_t.topRows(k);
     });
 #endif
-    rows.add("exact", run({.method = low_rank_method::exact}));
+    rows.add("exact", run(low_rank_method::exact));
     if (!thin)
-        rows.add("randomized", run({.method = low_rank_method::randomized}), {.tolerance = 0.05});
+        rows.add("randomized", run(low_rank_method::randomized), {.tolerance = 0.05});
     if (!thin)
-        rows.add("deft", run({.accuracy = 0.05}), {.tolerance = 0.05});
+        rows.add("deft", run(low_rank_method::automatic, 0.05), {.tolerance = 0.05});
     else
-        rows.add("deft", run({}));
+        rows.add("deft", run(low_rank_method::automatic));
 }
 
 } // namespace

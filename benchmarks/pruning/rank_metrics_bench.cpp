@@ -1,4 +1,4 @@
-// rank_metrics against Eigen's singular values.
+// rank_metrics against Eigen's singular spectrum.
 #include "../support/suite.hpp"
 
 #include <deft/pruning/rank_metrics.hpp>
@@ -10,9 +10,9 @@ namespace deft::bench {
 
 void benchmark_rank_metrics(suite& s) {
     constexpr index m = 64, n = 576;
-    const auto w = normal<float>(m * n), values = output<float>(m, 7);
+    const auto w = normal<float>(m * n), spectrum = output<float>(m, 7);
     s.compare({.op = "rank_metrics", .type = "f32", .shape = "64x576", .work = {.items = double(m * n)}})
-        .naive(inputs{w}, outputs{values},
+        .naive(inputs{w}, outputs{spectrum},
                []<class U>(const U* from, U* to) {
                    const auto singular = reference::singular_values<U>({from, {m, n}}).s;
                    std::copy(singular.begin(), singular.end(), to);
@@ -21,11 +21,11 @@ void benchmark_rank_metrics(suite& s) {
              [=] {
                  using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
                  const Eigen::BDCSVD<matrix> svd(Eigen::Map<const matrix>(w.data(), m, n));
-                 std::copy_n(svd.singularValues().data(), m, values.data());
+                 std::copy_n(svd.singularValues().data(), m, spectrum.data());
              })
         .add("deft", [=] {
             static_cast<void>(
-                deft::rank_metrics<float>(as(w, shape<2>(m, n)), as(values, shape<1>(m)), {.delta = 0.2}));
+                deft::rank_metrics<float>(as(w, shape<2>(m, n)), as(spectrum, shape<1>(m)), {.delta = 0.2}));
         });
 }
 
