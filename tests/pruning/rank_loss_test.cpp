@@ -49,10 +49,9 @@ TEMPLATE_TEST_CASE("rank_loss does not depend on scale, and descent raises the r
     }
     std::vector<TestType> grad(w.size()), moved(w);
     deft::rank_loss_backward<TestType>({w.data(), size}, 1, {grad.data(), size}, options);
-    double along = 0, norm = 0;
+    double along = 0;
     for (std::size_t i = 0; i < w.size(); ++i) {
         along += double(w[i]) * double(grad[i]);
-        norm += double(w[i]) * double(w[i]);
         moved[i] = TestType(w[i] - TestType(20) * grad[i]);
     }
     CHECK_THAT(along, Catch::Matchers::WithinAbs(0.0, 100 * double(std::numeric_limits<TestType>::epsilon())));

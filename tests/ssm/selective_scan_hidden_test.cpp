@@ -54,7 +54,8 @@ double silu(double x) {
 
 TEST_CASE("states that are added and shown follow their recurrence", "[selective_scan]") {
     // More channels than a vector and not a multiple, states likewise, more tokens than a tile.
-    for (const auto& [d, n] : {std::pair<index, index>(19, 16), {8, 8}, {5, 3}, {16, 21}}) {
+    for (const auto& size : {std::pair<index, index>(19, 16), {8, 8}, {5, 3}, {16, 21}}) {
+        const index d = size.first, n = size.second;
         const scan s(2, 41, d, n);
         for (const fusion_point point : {fusion_point::readout, fusion_point::recurrent}) {
             // The same as a linear scan over all channels and states at once.
