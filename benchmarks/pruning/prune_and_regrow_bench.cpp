@@ -51,4 +51,7 @@ void benchmark_prune_and_regrow(suite& s) {
     layer(s, "256x256x3x3_s98", 256 * 256 * 9, false);
 }
 
+/// Nothing: the selection above, after an increment of the weights.
+void benchmark_pruning_step(suite&) {}
+
 } // namespace deft::bench

@@ -60,4 +60,7 @@ void benchmark_rank_loss(suite& s) {
     layer(s, 2048, 512, true);
 }
 
+/// Nothing: the sum of the above.
+void benchmark_model_rank_loss(suite&) {}
+
 } // namespace deft::bench

@@ -3,6 +3,7 @@
 
 namespace deft::bench {
 
+void benchmark_layer_densities(suite&) {}
 void benchmark_sparsity_schedule(suite&) {}
 
 } // namespace deft::bench

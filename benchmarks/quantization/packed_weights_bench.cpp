@@ -60,7 +60,7 @@ void unpack(suite& s, const packed_format& f, bool full) {
 
 } // namespace
 
-void benchmark_packed_weights(suite& s) {
+void benchmark_pack_codes(suite& s) {
     for (const index rows : {4096, 11008})
         for (const int bits : {2, 4, 8})
             for (const code_order order : {code_order::linear, code_order::block32})
