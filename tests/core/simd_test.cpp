@@ -96,6 +96,9 @@ TEMPLATE_TEST_CASE("vector functions keep their stated accuracy over the whole r
         "exp_saturating", 1.1, is_float ? T(-87.33) : T(-708.39), is_float ? T(88.02) : T(709.08),
         [](auto x) { return simd::exp_saturating(x); }, [](long double x) { return std::exp(x); });
     check_accuracy<T>(
+        "log", 1.0, std::numeric_limits<T>::min(), all, [](auto x) { return simd::log(x); },
+        [](long double x) { return std::log(x); });
+    check_accuracy<T>(
         "log1p", 1.0, T(-1), all, [](auto x) { return simd::log1p(x); }, [](long double x) { return std::log1p(x); });
     check_accuracy<T>(
         "erf", is_float ? 7 : 4, -all, all, [](auto x) { return simd::erf(x); },

@@ -29,10 +29,10 @@ struct rounding_factors {
     index a2_stride, rank;
 };
 
-/// zeta - gamma and gamma.
+/// zeta - gamma, gamma, and zeta + gamma - 1.
 template <class T>
 struct rounding_curve {
-    T stretch, offset;
+    T stretch, offset, centre;
 };
 
 /// How h is made of V: by the polynomial, by exp, or 1 where V >= 0.
@@ -46,6 +46,7 @@ namespace detail {
 template <class T, class Arch>
 struct rounding_value {
     simd::batch<T, Arch> h, slope; ///< dh/dV, 0 where h is clipped
+    simd::batch<T, Arch> centred;  ///< 2h - 1 without the digits that h has lost near 1/2
     simd::batch<T, Arch> logits;
 };
 
@@ -55,9 +56,10 @@ DEFT_ALWAYS_INLINE rounding_value<T, Arch> round_logits(const simd::batch<T, Arc
     using B = simd::batch<T, Arch>;
     const B zero(T(0)), one(T(1));
     if constexpr (Kind == rounding_kind::hard) {
-        return {simd::keep_if(logits >= zero, one), zero, logits};
+        const B h = simd::keep_if(logits >= zero, one);
+        return {h, zero, h + h - one, logits};
     } else {
-        B s;
+        B s, c; // sigma and 2 sigma - 1
         if constexpr (Kind == rounding_kind::narrow) {
             // (sigma(v) - 1/2) / v in v^2 up to 6.25; error of sigma 7e-8
             const B v =
@@ -65,13 +67,18 @@ DEFT_ALWAYS_INLINE rounding_value<T, Arch> round_logits(const simd::batch<T, Arc
             const B p = simd::polynomial<T, Arch>(v * v, T(0.25), T(-0.0208332706), T(0.002083058), T(-0.000210343685),
                                                   T(2.09456994e-05), T(-1.95413668e-06), T(1.52360499e-07),
                                                   T(-8.2160474e-09), T(2.16242468e-10));
-            s = simd::fma(v, p, B(T(0.5)));
+            const B from_half = v * p;
+            s = from_half + B(T(0.5));
+            c = from_half + from_half;
         } else {
             s = simd::sigmoid(logits);
+            c = simd::tanh(B(logits * B(T(0.5))));
         }
         const B stretch(curve.stretch), t = simd::fma(s, stretch, B(curve.offset));
         const auto inside = t >= zero && t <= one;
-        return {simd::at_least(zero, simd::at_most(one, t)), simd::keep_if(inside, B(stretch * s * (one - s))), logits};
+        const B centred = simd::fma(c, stretch, B(curve.centre));
+        return {simd::at_least(zero, simd::at_most(one, t)), simd::keep_if(inside, B(stretch * s * (one - s))),
+                simd::at_least(-one, simd::at_most(one, centred)), logits};
     }
 }
 
@@ -105,7 +112,7 @@ template <class T, class Arch>
 DEFT_ALWAYS_INLINE simd::batch<T, Arch> power_below_one(const simd::batch<T, Arch>& t, T p) noexcept {
     using B = simd::batch<T, Arch>;
     const B size = simd::abs(t);
-    return simd::keep_if(size > B(T(0)), simd::exp_saturating(B(B(p) * simd::log1p(B(size - B(T(1)))))));
+    return simd::keep_if(size > B(T(0)), simd::exp_saturating(B(B(p) * simd::log(size))));
 }
 
 } // namespace detail
@@ -174,7 +181,7 @@ DEFT_ALWAYS_INLINE double lora_round_gradient(const T* w, const rounding_factors
                 sums[i] = simd::fma(g, from.through_floor ? B(clipped - simd::keep_if(inside, u)) : clipped, sums[i]);
             }
             if (from.loss_weight != T(0)) {
-                const B t = rounding.h + rounding.h - B(T(1));
+                const B t = rounding.centred;
                 const B size =
                     B(from.loss_weight * T(2) * from.beta) * detail::power_below_one<T, Arch>(t, from.beta - T(1));
                 of_h = simd::select(t > B(T(0)), B(of_h - size), B(of_h + size));
@@ -197,8 +204,8 @@ DEFT_ALWAYS_INLINE double rounding_loss(const rounding_factors<T>& row, index c,
         const index count = n - first < block ? n - first : block;
         detail::for_each_rounding<Kind, Arch, 2>(
             row, c + first, count, curve, [&](index, const auto& rounding, int i, auto extent) DEFT_INLINE_LAMBDA {
-                const B t = rounding.h + rounding.h - B(T(1));
-                sums[i] += simd::only(B(B(T(1)) - detail::power_below_one<T, Arch>(t, beta)), extent);
+                const B power = detail::power_below_one<T, Arch>(rounding.centred, beta);
+                sums[i] += simd::only(B(B(T(1)) - power), extent);
             });
         total += double(simd::reduce_add(B(sums[0] + sums[1])));
     }

@@ -64,7 +64,7 @@ rounding_logits<T> checked_logits(const char* op, const view<const T, 2>& a1, co
     return {a1,
             a2,
             v0,
-            {T(stretch.zeta - stretch.gamma), T(stretch.gamma)},
+            {T(stretch.zeta - stretch.gamma), T(stretch.gamma), T(stretch.zeta + stretch.gamma - 1)},
             narrow ? kernels::rounding_kind::narrow : kernels::rounding_kind::wide};
 }
 

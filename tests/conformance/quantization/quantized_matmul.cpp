@@ -44,7 +44,8 @@ struct quantized_matmul {
             c.forward("prepared", [=](any_executor& e) { deft::quantized_matmul(x, *w, bias, y, e); });
             c.forward("row by row", [=](any_executor& e) {
                 for (index t = 0; t < tokens; ++t)
-                    deft::quantized_matmul<T>({&x(t, 0), {1, x.extent(1)}}, *w, bias, {&y(t, 0), {1, rows}}, e);
+                    deft::quantized_matmul<T>({x.data() + t * x.stride(0), {1, x.extent(1)}}, *w, bias,
+                                              {y.data() + t * y.stride(0), {1, rows}}, e);
             });
             c.reference([=] { reference::weight_only_matmul<T>(x, matrix, bias, y); });
             return;
