@@ -1,6 +1,6 @@
 # One program, several instruction sets.
 #
-#   deft_add_isa_libraries(<name> MACRO <macro> SOURCES <file>... [LINK <library>...])
+#   deft_add_isa_libraries(<name> MACRO <macro> SOURCES <file>... [LINK <library>...] [PRECOMPILE <header>])
 #
 # Compiles the sources once per instruction set of the target's CPU family:
 #
@@ -27,7 +27,7 @@
 # The program chooses at run time, for example with __builtin_cpu_supports("avx2").
 
 function(deft_add_isa_libraries name)
-    cmake_parse_arguments(PARSE_ARGV 1 arg "" "MACRO" "SOURCES;LINK")
+    cmake_parse_arguments(PARSE_ARGV 1 arg "" "MACRO;PRECOMPILE" "SOURCES;LINK")
 
     set(isas baseline)
     set(flags_baseline "")
@@ -49,6 +49,9 @@ function(deft_add_isa_libraries name)
         target_compile_definitions(${library} PRIVATE ${arg_MACRO}=${isa})
         target_compile_options(${library} PRIVATE ${flags_${isa}})
         target_link_libraries(${library} PRIVATE ${arg_LINK})
+        if(arg_PRECOMPILE)
+            target_precompile_headers(${library} PRIVATE ${arg_PRECOMPILE})
+        endif()
         set_target_properties(${library} PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
         if(UNIX AND NOT APPLE)
             set(exports ${CMAKE_CURRENT_BINARY_DIR}/${library}.exports)

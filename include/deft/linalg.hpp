@@ -78,6 +78,15 @@ void with_factor(const matrix<const T>& m, F&& f) {
         f(map_rows(matrix<const T>(dense<T>(map_strided(m)).data(), m.rows, m.columns, m.columns, 1)));
 }
 
+/// c += alpha a b for c with rows of neighbours. A function of its own, so that a program of many files may compile
+/// Eigen's products once: they are by far the slowest part of this header.
+template <class T>
+void add_product(T alpha, const matrix<const T>& a, const matrix<const T>& b, const matrix<T>& c) {
+    with_factor<T>(a, [&](const auto& left) {
+        with_factor<T>(b, [&](const auto& right) { map_rows(c).noalias() += alpha * left * right; });
+    });
+}
+
 #if defined(DEFT_BLAS)
 inline void blas_gemm(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int m, int n, int k, float alpha, const float* a, int lda,
                       const float* b, int ldb, float beta, float* c, int ldc) {
@@ -154,23 +163,18 @@ void gemm(T alpha, factor<T> a, factor<T> b, T beta, const matrix<T>& c) {
             return;
 #endif
     }
-    const auto multiply = [&](auto&& to) {
+    const auto multiply = [&](const matrix<T>& to) {
         if (beta == T(0))
-            to.setZero();
+            detail::map_rows(to).setZero();
         else if (beta != T(1))
-            to *= beta;
-        detail::with_factor<T>(a, [&](const auto& left) {
-            detail::with_factor<T>(b, [&](const auto& right) { to.noalias() += alpha * left * right; });
-        });
+            detail::map_rows(to) *= beta;
+        detail::add_product<T>(alpha, a, b, to);
     };
-    if (c.column_stride == 1) {
-        multiply(detail::map_rows(c));
-    } else {
-        auto to = detail::map_strided(c);
-        detail::dense<T> result = to;
-        multiply(result);
-        to = result;
-    }
+    if (c.column_stride == 1)
+        return multiply(c);
+    detail::dense<T> result = detail::map_strided(c);
+    multiply({result.data(), c.rows, c.columns, c.columns, 1});
+    detail::map_strided(c) = result;
 }
 
 } // namespace linalg

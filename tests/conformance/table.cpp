@@ -1,6 +1,11 @@
 // The operators of tests/operators.inc, compiled for one instruction set. A missing adapter does not link.
 #include "support/operator_table.hpp"
 
+#include <deft/linalg_symmetric.hpp>
+
+#define DEFT_INSTANCE template
+#include "../linalg_instances.inc"
+
 namespace deft::testing {
 
 #define DEFT_OPERATOR(family, file, op) extern const operator_entry entry_of_##op;
