@@ -1,3 +1,4 @@
+#include <deft/linalg_orthonormal.hpp>
 #include <deft/linalg_symmetric.hpp>
 
 #define DEFT_INSTANCE template

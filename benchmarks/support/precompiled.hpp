@@ -5,6 +5,7 @@
 
 #include "suite.hpp"
 
+#include <deft/linalg_orthonormal.hpp>
 #include <deft/linalg_symmetric.hpp>
 
 #include <Eigen/Core>

@@ -41,6 +41,7 @@
 // Quantization (arXiv:2312.07950)
 #include <deft/quantization/block.hpp>                      // a block of a model, as the method sees it
 #include <deft/quantization/blocks.hpp>                     // ready-made: linear, gated FFN, attention
+#include <deft/quantization/calibration.hpp>                // what a window of blocks learns from
 #include <deft/quantization/cfp_detection.hpp>              // how they are found
 #include <deft/quantization/cfp_outliers.hpp>               // outliers of weights and activations
 #include <deft/quantization/cross_block.hpp>                // the method, on any model
@@ -51,6 +52,7 @@
 #include <deft/quantization/fake_quantize.hpp>              // quantise and dequantise, with learned or dynamic steps
 #include <deft/quantization/layer_options.hpp>              // how it quantises a layer, and the result
 #include <deft/quantization/learned_linear.hpp>             // a linear layer whose quantisation is learned
+#include <deft/quantization/learned_weight.hpp>             // its weight alone
 #include <deft/quantization/lora_rounding.hpp>              // roundings that are learned, by two thin factors
 #include <deft/quantization/packed_weights.hpp>             // codes of 2, 4, 8 bits in bytes, and what ggml writes
 #include <deft/quantization/prepared_weights.hpp>           // the same in the layout of the products

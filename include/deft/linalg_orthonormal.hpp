@@ -13,8 +13,9 @@ inline namespace DEFT_ISA {
 namespace linalg {
 
 /// The rows of a, [count, n] with count <= n, become an orthonormal basis of a space that contains them. Allocates.
-inline void orthonormalise_rows(const matrix<double>& a) {
-    using column_major = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic>;
+template <class T>
+void orthonormalise_rows(const matrix<T>& a) {
+    using column_major = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>;
     auto rows = detail::map_rows(a);
     const Eigen::HouseholderQR<column_major> qr(rows.transpose());
     rows = (qr.householderQ() * column_major::Identity(a.columns, a.rows)).transpose();

@@ -31,30 +31,31 @@ void symmetric_eigenvalues(const matrix<const T>& a, T* values) {
 /// symmetric, finite and contiguous, and may be `vectors`. Errors: a few eps times the largest value; vectors are
 /// orthonormal to n eps. Eigen makes the matrix tridiagonal, the steps from there are those of kernels/tridiagonal.hpp.
 /// Allocates.
-inline void symmetric_eigenvectors(const matrix<const double>& a, double* values, double* vectors) {
+template <class T>
+void symmetric_eigenvectors(const matrix<const T>& a, T* values, T* vectors) {
     DEFT_ASSERT(a.rows == a.columns);
-    using square = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic>;
+    using square = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>;
     const index n = a.rows;
     if (n == 0)
         return;
     const index batch = std::min<index>(1 << 15, 2 * n * n); // rotations kept before they are applied: half a megabyte
-    std::vector<double> diagonal(std::size_t(n), 0.0), below(std::size_t(n), 0.0), basis(std::size_t(n * n), 1.0);
+    std::vector<T> diagonal(std::size_t(n), T(0)), below(std::size_t(n), T(0)), basis(std::size_t(n * n), T(1));
     Eigen::Map<square> q(basis.data(), n, n); // its columns are the rows of `basis`
     if (n == 1) {
         diagonal[0] = a.data[0];
     } else {
         const Eigen::Tridiagonalization<square> reduced(detail::map_rows(a));
-        Eigen::Map<Eigen::VectorXd>(diagonal.data(), n) = reduced.diagonal();
-        Eigen::Map<Eigen::VectorXd>(below.data(), n - 1) = reduced.subDiagonal();
+        Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, 1>>(diagonal.data(), n) = reduced.diagonal();
+        Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, 1>>(below.data(), n - 1) = reduced.subDiagonal();
         q = reduced.matrixQ();
     }
-    double norm = 0;
+    T norm = 0;
     for (index i = 0; i < n; ++i)
         norm = std::max(norm, std::abs(diagonal[std::size_t(i)]) + std::abs(below[std::size_t(i)]));
 
     using arch = simd::default_arch;
-    std::vector<double> strip(std::size_t(n * kernels::strip_columns<arch, double>));
-    std::vector<kernels::plane_rotation<double>> rotations(std::size_t(batch + n));
+    std::vector<T> strip(std::size_t(n * kernels::strip_columns<arch, T>));
+    std::vector<kernels::plane_rotation<T>> rotations(std::size_t(batch + n));
     std::vector<kernels::rotation_chain> chains;
     index kept = 0, start = 0, end = n - 1;
     const auto apply = [&] {

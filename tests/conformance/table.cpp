@@ -1,6 +1,7 @@
 // The operators of tests/operators.inc, compiled for one instruction set. A missing adapter does not link.
 #include "support/operator_table.hpp"
 
+#include <deft/linalg_orthonormal.hpp>
 #include <deft/linalg_symmetric.hpp>
 
 #define DEFT_INSTANCE template

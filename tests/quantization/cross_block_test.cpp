@@ -319,6 +319,13 @@ TEST_CASE("damaged and foreign states are refused", "[cross_block]") {
     cross_block_options bits = options;
     bits.layer.weights.bits = 4;
     CHECK(contains(load(m, bits, state), "bits"));
+    cross_block_options rate = options;
+    rate.rates.rounding *= 2;
+    CHECK(contains(load(m, rate, state), "rates.rounding"));
+    cross_block_options objective = options;
+    objective.objective.com_reduction =
+        options.objective.com_reduction == loss_reduction::mean ? loss_reduction::sum : loss_reduction::mean;
+    CHECK(contains(load(m, objective, state), "com_reduction"));
     for (const std::size_t at : {std::size_t(3), state.size() / 3, state.size() / 2, state.size() - 2}) {
         std::string damaged = state;
         damaged[at] = char(damaged[at] ^ 0x20);

@@ -6,6 +6,7 @@
 #include "generate.hpp"
 #include "operator_table.hpp"
 
+#include <deft/linalg_orthonormal.hpp>
 #include <deft/linalg_symmetric.hpp>
 
 #include <Eigen/Core>

@@ -39,8 +39,7 @@ class retention_rows_run {
     static constexpr index edge = 32; // tokens of a tile either way
     static constexpr index depth = 256;
     // Columns of v at a time: a tile of them with its rows rounded up has the size that tile_product takes.
-    static constexpr index piece =
-        tile_shape<Arch, T>::tile_size / (edge + tile_shape<Arch, T>::kernel_rows) / 64 * 64;
+    static constexpr index piece = tile_shape<Arch, T>::tile_size / (edge + tile_shape<Arch, T>::kernel_rows) / 64 * 64;
 
 public:
     explicit retention_rows_run(const retention_head<S>& given) noexcept : g(given) {

@@ -78,7 +78,7 @@ void orthonormalise(std::vector<T>& y, index count, index l, int passes) {
         }
         if (broken) {
             std::vector<double> wide(y.begin(), y.end());
-            linalg::orthonormalise_rows({wide.data(), count, l, l, 1});
+            linalg::orthonormalise_rows<double>({wide.data(), count, l, l, 1});
             y.assign(wide.begin(), wide.end());
             return;
         }

@@ -190,7 +190,7 @@ public:
         s.assign(std::size_t(r), 0.0);
         q.assign(std::size_t(r * r), 0.0);
         gram_matrix(a.data(), r, l, gram.data());
-        linalg::symmetric_eigenvectors({gram.data(), r, r, r, 1}, s.data(), q.data());
+        linalg::symmetric_eigenvectors<double>({gram.data(), r, r, r, 1}, s.data(), q.data());
         for (double& v : s)
             v = std::sqrt(std::max(v, 0.0));
         if constexpr (std::is_same_v<T, double>)

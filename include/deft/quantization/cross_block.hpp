@@ -22,6 +22,7 @@
 #ifndef DEFT_QUANTIZATION_CROSS_BLOCK_HPP
 #define DEFT_QUANTIZATION_CROSS_BLOCK_HPP
 
+#include <deft/quantization/calibration.hpp>
 #include <deft/quantization/cross_block_archive.hpp>
 #include <deft/quantization/cross_block_options.hpp>
 #include <deft/quantization/cross_block_window.hpp>
@@ -29,7 +30,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
 #include <functional>
 #include <istream>
 #include <numeric>
@@ -61,6 +61,9 @@ public:
         }
     }
 
+    cross_block(const cross_block&) = delete;
+    cross_block& operator=(const cross_block&) = delete;
+
     /// From where the state is to the end; true when all blocks are done, false if the callback stopped it: run again
     /// to go on. The callback comes after each step, when the state may be saved. samples: `[count, tokens, inputs]`,
     /// all of one length. Throws std::invalid_argument, naming block and sample, if a sample, or what a block of the
@@ -69,7 +72,9 @@ public:
         deft::detail::check_extent("cross_block", "samples", samples, 2, blocks_[0].block->inputs, "inputs of block 0");
         deft::detail::check(samples.extent(0) > 0 && samples.extent(1) > 0, "cross_block", "samples",
                             "its number of tokens: there must be some", double(samples.extent(0) * samples.extent(1)));
-        load_samples(samples);
+        data_.load(samples);
+        if (!is_complete())
+            data_.advance(window_schedule(count(), window_, options_.windows).begin);
         for (; window_ < window_count(count(), options_.windows); ++window_, step_ = 0)
             if (!learn_window(progress))
                 return false;
@@ -132,64 +137,9 @@ private:
             deft::detail::check_finite<T>(op, l.name.c_str(), l.weight);
     }
 
-    /// x and x' of all samples at the first block of the window.
-    void load_samples(in<T, 3> samples) {
-        samples_ = samples.extent(0);
-        tokens_ = samples.extent(1);
-        at_ = 0;
-        x_.resize(std::size_t(samples.size()));
-        for (index n = 0; n < samples_; ++n)
-            for (index t = 0; t < tokens_; ++t)
-                std::copy_n(&samples(n, t, 0), samples.extent(2), x_.data() + (n * tokens_ + t) * samples.extent(2));
-        check_activations(x_, 0, samples.extent(2), "the input");
-        x_quantised_ = x_;
-        if (!is_complete())
-            advance(window_schedule(count(), window_, options_.windows).begin);
-    }
-
-    view<T, 2> sample(std::vector<T>& all, index n, index width) const {
-        return {all.data() + n * tokens_ * width, {tokens_, width}};
-    }
-
-    void check_activations(std::vector<T>& all, index b, index width, const char* what) const {
-        for (index n = 0; n < samples_; ++n) {
-            const view<const T, 2> x = sample(all, n, width);
-            if (kernels::all_finite<simd::default_arch>(deft::detail::magnitudes(x)))
-                continue;
-            char text[256];
-            std::snprintf(text, sizeof text, "deft::cross_block: %s of block %td (%s) is not finite for sample %td",
-                          what, b, blocks_[std::size_t(b)].block->name.c_str(), n);
-            deft::detail::throw_invalid(text);
-        }
-    }
-
-    /// `all` through block `b`.
-    void pass(index b, mode m, std::vector<T>& all) {
-        learned_block<T>& here = blocks_[std::size_t(b)];
-        std::vector<T> next(std::size_t(samples_ * tokens_ * here.block->outputs));
-        for (index n = 0; n < samples_; ++n)
-            window_learner<T>::run_block(here, m, sample(all, n, here.block->inputs),
-                                         sample(next, n, here.block->outputs));
-        all.swap(next);
-        if (m != mode::quantised)
-            check_activations(all, b, here.block->outputs, "the output");
-    }
-
-    /// x and x' past the frozen blocks before `begin`.
-    void advance(index begin) {
-        for (; at_ < begin; ++at_) {
-            pass(at_, mode::full_precision, x_);
-            for (learned_linear<T>& l : blocks_[std::size_t(at_)].layers)
-                l.begin_step();
-            pass(at_, mode::quantised, x_quantised_);
-            for (learned_linear<T>& l : blocks_[std::size_t(at_)].layers)
-                l.release_pass();
-        }
-    }
-
     /// Order of the samples in an epoch.
     std::vector<index> order_of(index epoch) const {
-        std::vector<index> order(static_cast<std::size_t>(samples_));
+        std::vector<index> order(static_cast<std::size_t>(data_.samples));
         std::iota(order.begin(), order.end(), index{0});
         std::mt19937_64 engine(options_.seed + std::uint64_t(1000003 * window_ + epoch + 1));
         for (std::size_t i = order.size(); i > 1; --i) // the standard's shuffle differs between libraries
@@ -200,18 +150,19 @@ private:
     bool learn_window(const progress_callback& progress) {
         const block_window w = window_schedule(count(), window_, options_.windows);
         const index outputs = blocks_[std::size_t(w.end - 1)].block->outputs;
-        const index per_epoch = (samples_ + options_.batch - 1) / options_.batch, steps = options_.epochs * per_epoch;
-        std::vector<T> target = x_, homologous;
+        const index per_epoch = (data_.samples + options_.batch - 1) / options_.batch,
+                    steps = options_.epochs * per_epoch;
+        std::vector<T> target = data_.x, homologous;
         for (index b = w.begin; b < w.end; ++b)
-            pass(b,
-                 blocks_[std::size_t(b)].layers.empty() || blocks_[std::size_t(b)].layers[0].is_prepared
-                     ? mode::full_precision
-                     : mode::observe,
-                 target);
+            data_.pass(b,
+                       blocks_[std::size_t(b)].layers.empty() || blocks_[std::size_t(b)].layers[0].is_prepared
+                           ? mode::full_precision
+                           : mode::observe,
+                       target);
         if (options_.objective.homologous_weight != 0 && steps > 0) {
-            homologous = x_quantised_;
+            homologous = data_.x_quantised;
             for (index b = w.begin; b < w.end; ++b)
-                pass(b, mode::full_precision, homologous);
+                data_.pass(b, mode::full_precision, homologous);
         }
         prepare(w);
         window_learner<T> learner(blocks_, w.begin, w.end, options_.objective);
@@ -221,11 +172,11 @@ private:
         while (step_ < steps) {
             const std::vector<index> order = order_of(step_ / per_epoch);
             std::vector<window_sample<T>> batch;
-            for (index i = step_ % per_epoch * options_.batch; i < samples_ && index(batch.size()) < options_.batch;
-                 ++i) {
+            for (index i = step_ % per_epoch * options_.batch;
+                 i < data_.samples && index(batch.size()) < options_.batch; ++i) {
                 const index n = order[std::size_t(i)];
-                batch.push_back({sample(x_quantised_, n, inputs), sample(target, n, outputs),
-                                 homologous.empty() ? view<const T, 2>() : sample(homologous, n, outputs)});
+                batch.push_back({data_.sample(data_.x_quantised, n, inputs), data_.sample(target, n, outputs),
+                                 homologous.empty() ? view<const T, 2>() : data_.sample(homologous, n, outputs)});
             }
             ++step_;
             const beta_step beta = deft::beta_schedule(step_, {.t_max = steps,
@@ -262,25 +213,14 @@ private:
             for (learned_linear<T>& l : blocks_[std::size_t(b)].layers)
                 l.freeze();
         if (!is_last)
-            advance(next);
+            data_.advance(next);
     }
 
     void exchange(archive& a) {
         a.same(std::uint64_t(0x62637466656401), "kind of the file");
         a.same(std::uint64_t(sizeof(T)), "size of an element");
         a.same(count(), "number of blocks");
-        a.same(options_.windows.window, "window");
-        a.same(options_.windows.overlap, "overlap");
-        a.same(options_.layer.rank, "rank");
-        a.same(options_.layer.weights.bits.value, "bits");
-        a.same(options_.layer.weights.symmetry, "symmetry");
-        a.same(options_.layer.weights.granularity, "granularity");
-        a.same(options_.layer.weights.group_size, "group_size");
-        a.same(options_.layer.activations, "activations");
-        a.same(options_.layer.activation_bits, "activation_bits");
-        a.same(options_.epochs, "epochs");
-        a.same(options_.batch, "batch");
-        a.same(options_.seed, "seed");
+        detail::same_options(a, options_);
         a(window_);
         a(step_);
         deft::detail::check(window_ >= 0 && window_ <= window_count(count(), options_.windows) && step_ >= 0,
@@ -294,8 +234,7 @@ private:
     cross_block_options options_;
     std::vector<learned_block<T>> blocks_;
     index window_ = 0, step_ = 0; ///< where the state is
-    index samples_ = 0, tokens_ = 0, at_ = 0;
-    std::vector<T> x_, x_quantised_; ///< at block at_
+    calibration<T> data_{blocks_};
 };
 
 } // namespace DEFT_ISA

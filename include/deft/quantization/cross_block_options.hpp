@@ -3,6 +3,7 @@
 #ifndef DEFT_QUANTIZATION_CROSS_BLOCK_OPTIONS_HPP
 #define DEFT_QUANTIZATION_CROSS_BLOCK_OPTIONS_HPP
 
+#include <deft/quantization/cross_block_archive.hpp>
 #include <deft/quantization/cross_block_window.hpp>
 #include <deft/quantization/layer_options.hpp>
 
@@ -57,6 +58,47 @@ inline void check_options(index blocks, const cross_block_options& options) {
     positive(options.rates.activation_scale, "rates.activation_scale");
     positive(options.objective.homologous_weight, "homologous_weight");
     positive(options.objective.com_weight, "com_weight");
+}
+
+/// A saved state goes on with the options that it began with: those of the steps to come too, or the result would be
+/// that of neither run.
+inline void same_options(archive& a, const cross_block_options& o) {
+    const layer_options& layer = o.layer;
+    a.same(o.windows.window, "window");
+    a.same(o.windows.overlap, "overlap");
+    a.same(layer.weights.bits.value, "bits");
+    a.same(layer.weights.symmetry, "symmetry");
+    a.same(layer.weights.granularity, "granularity");
+    a.same(layer.weights.group_size, "group_size");
+    a.same(layer.activations, "activations");
+    a.same(layer.activation_bits, "activation_bits");
+    a.same(layer.rank, "rank");
+    a.same(layer.origin, "origin");
+    a.same(layer.pass, "pass");
+    a.same(layer.stretch.zeta, "zeta");
+    a.same(layer.stretch.gamma, "gamma");
+    a.same(layer.floor, "floor");
+    a.same(layer.truncate, "truncate");
+    a.same(layer.scale, "scale");
+    a.same(layer.cfp.lambda1, "lambda1");
+    a.same(layer.cfp.lambda2, "lambda2");
+    a.same(layer.cfp.quartile, "quartile");
+    a.same(o.objective.distance.kl_weight, "kl_weight");
+    a.same(o.objective.distance.reduction, "reduction");
+    a.same(o.objective.homologous_weight, "homologous_weight");
+    a.same(o.objective.com_weight, "com_weight");
+    a.same(o.objective.com_reduction, "com_reduction");
+    a.same(o.rates.rounding, "rates.rounding");
+    a.same(o.rates.weight_scale, "rates.weight_scale");
+    a.same(o.rates.activation_scale, "rates.activation_scale");
+    a.same(o.rates.unit, "rates.unit");
+    a.same(o.epochs, "epochs");
+    a.same(o.batch, "batch");
+    a.same(o.warmup, "warmup");
+    a.same(o.beta_start, "beta_start");
+    a.same(o.beta_end, "beta_end");
+    a.same(o.decay, "decay");
+    a.same(o.seed, "seed");
 }
 
 } // namespace detail
