@@ -10,13 +10,24 @@ double seconds_of(const benchmark::BenchmarkReporter::Run& run) {
     return run.GetAdjustedCPUTime() / benchmark::GetTimeUnitMultiplier(run.time_unit);
 }
 
+bool is_time(const benchmark::BenchmarkReporter::Run& run) {
+    return (run.aggregate_name.empty() || run.aggregate_name == "median") && seconds_of(run) > 0;
+}
+
 } // namespace
 
-void result_file::ReportRuns(const std::vector<Run>& runs) {
-    results_.push_back(runs);
-    for (const Run& run : runs)
-        if (run.aggregate_name.empty() || run.aggregate_name == "median")
-            seconds_[run.run_name.str()] = seconds_of(run);
+void result_file::ReportRuns(const std::vector<Run>& runs) { // of a row: repetitions, then what was made of them
+    std::vector<Run>& kept = results_.emplace_back();
+    for (const Run& run : runs) {
+        const std::string name = run.run_name.str();
+        if (run.report_label == skipped)
+            incomplete_.insert(name);
+        if (run.report_label == skipped || (!run.aggregate_name.empty() && incomplete_.count(name) != 0))
+            continue;
+        kept.push_back(run);
+        if (is_time(run))
+            seconds_[name] = seconds_of(run);
+    }
 }
 
 double result_file::of_limit(const row& r, const Run& run) const {
@@ -39,8 +50,7 @@ void result_file::Finalize() {
     for (std::vector<Run>& runs : results_) {
         for (Run& run : runs) {
             const auto found = rows_.find(run.run_name.str());
-            const bool is_time = run.aggregate_name.empty() || run.aggregate_name == "median";
-            if (!is_time || found == rows_.end() || !found->second->mismatch.empty())
+            if (!is_time(run) || found == rows_.end() || !found->second->mismatch.empty())
                 continue;
             if (found->second->error < 0) // a limit, or not to be compared
                 continue;
@@ -49,7 +59,8 @@ void result_file::Finalize() {
             if (fraction > 0)
                 run.counters["of_limit"] = fraction;
         }
-        JSONReporter::ReportRuns(runs);
+        if (!runs.empty())
+            JSONReporter::ReportRuns(runs);
     }
     JSONReporter::Finalize();
 }

@@ -9,6 +9,7 @@
 #include <benchmark/benchmark.h>
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,9 @@ namespace deft::bench {
 /// Holds all results back until the limits are known too: rows and limits run interleaved.
 class result_file : public benchmark::JSONReporter {
 public:
+    /// Label of repetitions that an interrupt skipped, and message of rows without any; neither counts.
+    static constexpr const char* skipped = "interrupted";
+
     explicit result_file(std::map<std::string, const row*> rows) : rows_(std::move(rows)) {}
 
     void ReportRuns(const std::vector<Run>& runs) override;
@@ -27,6 +31,7 @@ private:
 
     std::map<std::string, const row*> rows_;
     std::vector<std::vector<Run>> results_;
+    std::set<std::string> incomplete_;      ///< rows with skipped repetitions: means and medians count those too
     std::map<std::string, double> seconds_; ///< of the limits, by name: median if there are repetitions
 };
 

@@ -1,23 +1,23 @@
 #include "run.hpp"
 
+#include "command_line.hpp"
 #include "limits.hpp"
 #include "progress.hpp"
 #include "result_file.hpp"
 
 #include <deft/config.hpp>
 
+#include <Eigen/Core>
 #include <benchmark/benchmark.h>
 
+#include <csignal>
 #include <cstdio>
-#include <cstring>
 #include <deque>
 #include <fstream>
-#include <iostream>
 #include <map>
 #include <optional>
-#include <regex>
+#include <set>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include <dlfcn.h>
@@ -32,65 +32,28 @@
 namespace deft::bench {
 namespace {
 
-// Tuned so that a family takes about two minutes on a small machine; the caller's flags come later and win.
-constexpr const char* default_flags[] = {"--benchmark_repetitions=5", "--benchmark_min_time=0.02",
-                                         "--benchmark_enable_random_interleaving=true",
-                                         "--benchmark_report_aggregates_only=true", "--benchmark_out_format=json"};
-
-void print_help() {
-    std::cout << "deft_bench_<family> [--full]   all sizes and modes, not only those of the default run\n";
-    benchmark::PrintDefaultHelp();
-}
-
-struct command_line {
-    std::vector<std::string> words;
-    bool full = false;
-
-    command_line(const std::string& family, int argc, char** argv) : words{argv[0]} {
-        words.insert(words.end(), std::begin(default_flags), std::end(default_flags));
-        words.push_back("--benchmark_out=deft_bench_" + family + ".json");
-        for (int i = 1; i < argc; ++i)
-            if (std::strcmp(argv[i], "--full") == 0)
-                full = true;
-            else
-                words.push_back(argv[i]);
-    }
-
-    /// Value of the last `--name=value`, empty if there is none.
-    std::string value(const std::string& name) const {
-        for (auto word = words.rbegin(); word != words.rend(); ++word)
-            if (word->rfind("--" + name + '=', 0) == 0)
-                return word->substr(name.size() + 3);
-        return {};
-    }
-    bool has(const std::string& name) const {
-        const std::string v = value(name);
-        return (!v.empty() && v != "false" && v != "0") ||
-               std::find(words.begin(), words.end(), "--" + name) != words.end();
-    }
-};
-
-/// Google Benchmark's filter, applied before rows are compared and limits chosen.
-class filter {
-public:
-    explicit filter(const std::string& pattern)
-        : wanted_(pattern.empty() || pattern[0] != '-'), all_(pattern.empty() || pattern == "all"),
-          expression_(wanted_ ? pattern : pattern.substr(1), std::regex::extended) {}
-    bool operator()(const std::string& name) const {
-        return all_ || std::regex_search(name, expression_) == wanted_;
-    }
-
-private:
-    bool wanted_, all_;
-    std::regex expression_;
-};
-
 std::string processor() {
     std::ifstream info("/proc/cpuinfo");
     for (std::string line; std::getline(info, line);)
         if (line.rfind("model name", 0) == 0)
             return line.substr(line.find(':') + 2);
     return "unknown";
+}
+
+/// Versions of the rivals that were linked: "Eigen 3.4.0, OpenBLAS 0.3.21, oneDNN 2.6.3".
+std::string libraries() {
+    std::string text = "Eigen " + std::to_string(EIGEN_WORLD_VERSION) + '.' + std::to_string(EIGEN_MAJOR_VERSION) +
+                       '.' + std::to_string(EIGEN_MINOR_VERSION);
+    if (void* config = dlsym(RTLD_DEFAULT, "openblas_get_config")) {
+        const std::string words = reinterpret_cast<const char* (*)()>(config)(); // "OpenBLAS 0.3.21 NO_LAPACKE ..."
+        text += ", " + words.substr(0, words.find(' ', words.find(' ') + 1));
+    }
+    if (void* version = dlsym(RTLD_DEFAULT, "dnnl_version")) {
+        const int* numbers = reinterpret_cast<const int* (*)()>(version)(); // the struct begins with these three
+        text += ", oneDNN " + std::to_string(numbers[0]) + '.' + std::to_string(numbers[1]) + '.' +
+                std::to_string(numbers[2]);
+    }
+    return text;
 }
 
 void describe_build(const std::string& family) {
@@ -102,7 +65,7 @@ void describe_build(const std::string& family) {
     const std::map<std::string, std::string> context{{"compiler", compiler}, {"flags", DEFT_BENCH_FLAGS},
                                                      {"isa", DEFT_ISA_NAME}, {"build_type", DEFT_BENCH_BUILD_TYPE},
                                                      {"cpu", processor()},   {"threads", "1"},
-                                                     {"family", family}};
+                                                     {"family", family},     {"libraries", libraries()}};
     for (const auto& [key, value] : context) {
         benchmark::AddCustomContext(key, value);
         std::fprintf(stderr, "%-10s %s\n", key.c_str(), value.c_str());
@@ -125,18 +88,45 @@ public:
     std::size_t done() const noexcept {
         return done_;
     }
-    void begin(const row* r, benchmark::IterationCount iterations) noexcept {
-        if (row_ != nullptr && (r != row_ || iterations <= iterations_))
+    /// Whether a row knows its iteration count.
+    bool has_repetition(const row& r) const {
+        return begun_.count(&r) != 0;
+    }
+    void begin(const row* r, benchmark::IterationCount iterations, bool skipped) {
+        if (row_ != nullptr && (r != row_ || iterations <= iterations_)) {
             ++done_;
+            if (!skipped_)
+                begun_.insert(row_);
+        }
         row_ = r;
         iterations_ = iterations;
+        skipped_ = skipped;
     }
 
 private:
     std::size_t done_ = 0;
+    std::set<const row*> begun_;
     const row* row_ = nullptr;
     benchmark::IterationCount iterations_ = 0;
+    bool skipped_ = false;
 };
+
+/// Ctrl-C skips what is left, so that the file is written with what was measured; the second one ends the program.
+volatile std::sig_atomic_t interrupted = 0;
+
+void stop_on_interrupt() {
+    std::signal(SIGINT, [](int) {
+        interrupted = 1;
+        std::signal(SIGINT, SIG_DFL);
+    });
+}
+
+/// Of a row that has repetitions: Google Benchmark insists that all have the same number of iterations.
+void skip_repetition(benchmark::State& state) {
+    for (auto iteration : state)
+        static_cast<void>(iteration);
+    state.SetLabel(result_file::skipped);
+}
 
 void measure(benchmark::State& state, const row& r) {
     if (!r.mismatch.empty()) {
@@ -187,9 +177,15 @@ int run(const std::string& family, suite s, int argc, char** argv) {
     std::map<std::string, const row*> chosen;
     std::map<const comparison*, std::vector<row*>> chosen_of;
     std::deque<row> yardsticks;
-    for (comparison& c : s.comparisons())
+    std::set<std::string> kinds; // operators and element types that have their shape
+    for (comparison& c : s.comparisons()) {
+        if (c.is_full() && !line.full)
+            continue;
+        const row& first = c.rows().front();
+        if (!kinds.insert(first.name.substr(0, first.name.find('/') + 1) + first.type).second && line.quick)
+            continue;
         for (row& r : c.rows()) {
-            if ((c.is_full() && !line.full) || !is_wanted(r.name))
+            if (!is_wanted(r.name))
                 continue;
             if (!chosen.emplace(r.name, &r).second) {
                 std::fprintf(stderr, "two rows are named %s\n", r.name.c_str());
@@ -197,6 +193,7 @@ int run(const std::string& family, suite s, int argc, char** argv) {
             }
             chosen_of[&c].push_back(&r);
         }
+    }
     if (chosen.empty()) {
         std::fprintf(stderr, "no row matches the filter %s\n", benchmark::GetBenchmarkFilter().c_str());
         return 1;
@@ -212,9 +209,14 @@ int run(const std::string& family, suite s, int argc, char** argv) {
     repetition_counter repetitions;
     for (const auto& [name, r] : chosen)
         benchmark::RegisterBenchmark(name.c_str(), [&, r = r](benchmark::State& state) {
-            repetitions.begin(r, state.max_iterations);
+            repetitions.begin(r, state.max_iterations, interrupted != 0);
             timing->show(repetitions.done(), r->name);
-            measure(state, *r);
+            if (!interrupted)
+                measure(state, *r);
+            else if (repetitions.has_repetition(*r) && r->mismatch.empty())
+                skip_repetition(state);
+            else
+                state.SkipWithError(r->mismatch.empty() ? result_file::skipped : r->mismatch.c_str());
         });
     if (line.has("benchmark_list_tests")) {
         benchmark::RunSpecifiedBenchmarks("all");
@@ -223,11 +225,14 @@ int run(const std::string& family, suite s, int argc, char** argv) {
 
     describe_build(family);
     use_one_thread();
+    stop_on_interrupt();
     int mismatches = 0;
     {
         progress comparing("comparing with naive", chosen_of.size());
         std::size_t done = 0;
         for (const auto& [c, rows] : chosen_of) {
+            if (interrupted)
+                return 1;
             comparing.show(done++, rows.front()->name);
             c->verify(rows);
         }
@@ -247,7 +252,7 @@ int run(const std::string& family, suite s, int argc, char** argv) {
             }
     std::fprintf(stderr, "%zu rows, %d errors, written to %s\n", chosen.size(), mismatches,
                  line.value("benchmark_out").c_str());
-    return mismatches == 0 ? 0 : 1;
+    return mismatches == 0 && !interrupted ? 0 : 1;
 }
 
 } // namespace deft::bench
