@@ -1,227 +1,193 @@
 #!/usr/bin/env python3
-"""Turns the JSON of deft_bench_* into a table and plots.
+"""Turns the JSON of deft_bench_* into a report: where deft stands against naive loops, rivals and the hardware.
 
-    report.py FILE.json... [--out DIRECTORY]
+    report.py FILE.json... [--out DIRECTORY] [--compile-cost FILE.json]
 
-Rows of the same operator, type and shape are compared: naive, the best rival, and deft's own implementations. Times are
-medians of repetitions (CPU time of one thread). Needs the standard library; the plots need matplotlib besides.
+Prints the tables, and writes them to report.md and, with plots, to the single page report.html. Times are medians of
+repetitions: CPU time, or wall time of rows with several threads. Needs the standard library alone.
 """
 import argparse
 import json
 import os
-import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from statistics import median
 
-OURS = ("deft", "prepared")
-NAIVE = "naive"
+import goals
+import plots
+from document import Cell, Figures, Fold, Heading, Paragraph, Table, html, markdown, text
+from results import natural, read
+from svg import si
 
 
-def read(paths):
-    """Returns the context, {(operator, type, shape): {implementation: result}}, and the error messages."""
-    context, cases, errors = {}, defaultdict(dict), []
-    for path in paths:
-        with open(path, encoding="utf-8") as file:
-            document = json.load(file)
-        context = document["context"]
-        for result in document["benchmarks"]:
-            name = result["run_name"]
-            if result.get("error_occurred"):
-                errors.append(f"{name}: {result.get('error_message', 'failed')}")
-                continue
-            if result.get("aggregate_name", "median") != "median":
-                continue
-            operator, implementation, kind, shape = name.split("/", 3)
-            scale = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}[result["time_unit"]]
-            cases[operator, kind, shape][implementation] = {
-                "seconds": result["cpu_time"] * scale,
-                "of_limit": result.get("of_limit"),
-                "error": result.get("error"),
-            }
-    return context, cases, sorted(set(errors))
+class Line:
+    """One own implementation of one case, and what it is compared with."""
+
+    def __init__(self, row, results):
+        def over(other):
+            return other.seconds / row.seconds if other else None
+
+        self.row, self.shape = row, f"{row.type} {row.shape}"
+        self.naive, self.rival = results.naive(row), results.best_rival(row)
+        forward = results.forward(row)
+        self.over_naive, self.over_rival = over(self.naive), over(self.rival)
+        self.over_forward = row.seconds / forward.seconds if forward else None
+        self.of_limit, self.error = row.get("of_limit"), row.get("error")
 
 
-def natural(case):
-    """Sorts n2 before n10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", "/".join(case))]
-
-
-def compare(cases, is_rival):
-    """One line per case and own implementation, grouped by operator."""
+def lines_of(results):
+    """{operator: lines}, by family."""
+    own = sorted((row for row in results.rows.values() if row.role == "own"),
+                 key=lambda row: (row.family, natural(row.operator), natural(row.type + row.shape), row.implementation))
     operators = defaultdict(list)
-    for case in sorted(cases, key=natural):
-        operator, kind, shape = case
-        rows = cases[case]
-        rivals = {name: row for name, row in rows.items() if name not in OURS and name != NAIVE and is_rival(name)}
-        rival = min(rivals, key=lambda name: rivals[name]["seconds"], default=None)
-        forward = cases.get((operator.removesuffix("_backward"), kind, shape), {})
-        for name in OURS:
-            if operator == "limit" or name not in rows:
-                continue
-            seconds = rows[name]["seconds"]
-            naive = rows.get(NAIVE, {}).get("seconds")
-            best = rivals[rival]["seconds"] if rival else None
-            is_backward = operator.endswith("_backward") and name in forward
-            operators[operator].append({
-                "kind": kind,
-                "shape": f"{kind} {shape}",
-                "implementation": name,
-                "seconds": seconds,
-                "naive": naive,
-                "rival": best,
-                "rival_name": rival or "",
-                "over_naive": naive / seconds if naive else None,
-                "over_rival": best / seconds if best else None,
-                "rival_over_naive": naive / best if naive and best else None,
-                "over_forward": seconds / forward[name]["seconds"] if is_backward else None,
-                "of_limit": rows[name]["of_limit"],
-                "rival_of_limit": rivals[rival]["of_limit"] if rival else None,
-                "error": rows[name]["error"],
-            })
+    for row in own:
+        operators[row.operator].append(Line(row, results))
     return operators
 
 
-def time_text(seconds):
-    if seconds is None:
-        return "-"
-    for unit, scale in (("s", 1), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= scale:
-            return f"{seconds / scale:.3g} {unit}"
-    return f"{seconds * 1e9:.3g} ns"
-
-
-def number(value, form):
-    return "-" if value is None else format(value, form)
+def time(row):
+    return si(row.seconds, "s") if row else "-"
 
 
 def ratio(value):
     return "-" if value is None else f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}x"
 
 
-def print_table(header, lines):
-    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
-    for line in [header, ["-" * width for width in widths], *lines]:
-        cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths))]
-        print("  ".join(cells).rstrip())
+def decimal(value):
+    return "-" if value is None else f"{value:.2f}"
 
 
-def print_operator(operator, lines):
-    print(f"\n{operator}")
-    with_forward = any(line["over_forward"] for line in lines)
-    header = ["shape", "ours", "naive", "best rival", "", "time", "x naive", "x rival", "of limit", "error"]
-    table = []
-    for line in lines:
-        cells = [line["shape"], line["implementation"], time_text(line["naive"]), time_text(line["rival"]),
-                 line["rival_name"], time_text(line["seconds"]), ratio(line["over_naive"]), ratio(line["over_rival"]),
-                 number(line["of_limit"], ".2f"), number(line["error"], ".1e")]
-        if with_forward:
-            cells.append(ratio(line["over_forward"]))
-        table.append(cells)
-    print_table(header + ["of forward"] * with_forward, table)
+def error(value):
+    return "-" if value is None else f"{value:.1e}"
 
 
-def print_summary(operators):
+def head(results):
+    facts = [f"{label}: {results.describe(key)}" for key, label in
+             (("cpu", "processor"), ("isa", "instruction set"), ("compiler", "compiler"), ("flags", "flags"),
+              ("build_type", "build"), ("libraries", "rivals"), ("threads", "threads")) if results.describe(key)]
+    blocks = [Heading(1, "deft: rivals and limits"), Paragraph("; ".join(facts) + ".")]
+    if results.interrupted:
+        blocks.append(Paragraph("The run was interrupted: only what it had measured is here."))
+    return blocks
+
+
+def summary(operators, verdicts):
+    states = Counter(verdict.state for verdict in verdicts)
+    ratios = [line.over_rival for lines in operators.values() for line in lines if line.over_rival]
+    words = (f"Goals: {states[goals.MET]} met, {states[goals.NOT_MET]} not met, "
+             f"{states[goals.NOT_MEASURED]} not measured. ")
+    if ratios:
+        words += (f"In {sum(r > 1 for r in ratios)} of {len(ratios)} comparisons deft is faster than the best rival; "
+                  f"median {ratio(median(ratios))}.")
+    return [Heading(2, "Summary"), Paragraph(words)]
+
+
+def operator_table(operators):
     """Per operator, implementation and type: medians over the shapes, with the worst and the best."""
-    def spread(lines, key, text):
-        values = sorted(line[key] for line in lines if line[key] is not None)
-        return f"{text(median(values))} ({text(values[0])} .. {text(values[-1])})" if values else "-"
+    def spread(lines, key, form):
+        values = sorted(getattr(line, key) for line in lines if getattr(line, key) is not None)
+        return f"{form(median(values))} ({form(values[0])} .. {form(values[-1])})" if values else "-"
 
     table = []
     for operator, lines in operators.items():
-        for name, kind in dict.fromkeys((line["implementation"], line["kind"]) for line in lines):
-            own = [line for line in lines if (line["implementation"], line["kind"]) == (name, kind)]
-            errors = [line["error"] for line in own if line["error"] is not None]
-            table.append([f"{operator} {name} {kind}", str(len(own)), spread(own, "over_naive", ratio),
-                          spread(own, "over_rival", ratio), spread(own, "of_limit", "{:.2f}".format),
-                          f"{max(errors):.1e}" if errors else "-"])
-    print("\nMedian over shapes (worst .. best)")
-    print_table(["operator", "shapes", "x naive", "x best rival", "of limit", "worst error"], table)
+        for name, kind in dict.fromkeys((line.row.implementation, line.row.type) for line in lines):
+            group = [line for line in lines if (line.row.implementation, line.row.type) == (name, kind)]
+            worst = max((line.error for line in group if line.error is not None), default=None)
+            table.append([operator, f"{name} {kind}", str(len(group)), spread(group, "over_naive", ratio),
+                          spread(group, "over_rival", ratio), spread(group, "of_limit", decimal), error(worst)])
+    return [Heading(2, "Operators"),
+            Paragraph("Speed over the naive loop and over the best rival, and fraction of what the hardware allows: "
+                      "median over shapes (worst .. best)."),
+            Table(["operator", "ours", "shapes", "x naive", "x best rival", "of limit", "worst error"], table,
+                  "llrrrrr")]
 
 
-STYLES = {  # colours that differ for colour-blind readers too
-    "deft": {"color": "#0072B2", "marker": "o", "label": "deft"},
-    "prepared": {"color": "#009E73", "marker": "D", "label": "deft, prepared"},
-    "rival": {"color": "#D55E00", "marker": "|", "label": "best rival"},
-}
+def goal_table(verdicts):
+    names = {"rival": "best rival", "naive": "naive loop", "limit": "limit", "forward": "forward pass"}
+    table = []
+    for goal, state, worst, middle, best, shapes, worst_shape in verdicts:
+        kind, _, rival = goal.against.partition(":")
+        against = rival.replace(r"\w+", "*").replace(".*", "*") or names.get(kind, "another row")
+        table.append([goal.operator, goal.case, f"{goal.demand} of {against}", Cell(state, state.replace(" ", "-")),
+                      decimal(worst), decimal(middle), decimal(best), str(shapes or "-"), worst_shape or "-",
+                      goal.note])
+    return [Heading(2, "Goals"),
+            Paragraph("A goal holds if its worst shape does: >= is a ratio of speeds, or the fraction of the limit; <= "
+                      "a ratio of times. Not measured: this run has no such row. Frameworks in Python are no rivals "
+                      "here."),
+            Table(["operator", "case", "demand", "state", "worst", "median", "best", "shapes", "worst shape",
+                   "technique or limit"], table, "lwllrrrrww")]
 
 
-def plot_operator(pyplot, operator, lines, context, directory):
-    """Left: speed-up over naive. Right: fraction of the limit. One line of marks per shape."""
-    shapes = list(dict.fromkeys(line["shape"] for line in lines))
-    figure, (speed, limit) = pyplot.subplots(1, 2, sharey=True, figsize=(11, 1.7 + 0.24 * len(shapes)),
-                                             gridspec_kw={"width_ratios": [3, 2]}, layout="constrained")
-
-    def marks(axes, style, points):
-        points = [(value, shapes.index(shape)) for shape, value in points if value is not None]
-        if points:
-            size = {"rival": 110}.get(style, 34)
-            axes.scatter(*zip(*points), s=size, zorder=3, linewidths=2 if style == "rival" else 0.5, **STYLES[style])
-
-    for style in OURS:
-        own = [line for line in lines if line["implementation"] == style]
-        marks(speed, style, [(line["shape"], line["over_naive"]) for line in own])
-        marks(limit, style, [(line["shape"], line["of_limit"]) for line in own])
-    marks(speed, "rival", [(line["shape"], line["rival_over_naive"]) for line in lines])
-    marks(limit, "rival", [(line["shape"], line["rival_of_limit"]) for line in lines])
-
-    speed.set_yticks(range(len(shapes)), shapes, fontsize=8)
-    speed.set_ylim(len(shapes) - 0.5, -0.5)
-    speed.set_xscale("log")
-    left, right = speed.get_xlim()
-    speed.set_xlim(min(left, 0.7), max(right, 15))  # at least a decade, so that the axis has labels
-    speed.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
-    speed.axvline(1, color="0.4", linewidth=1)
-    speed.set_xlabel("speed-up over naive")
-    limit.axvline(1, color="0.4", linewidth=1)
-    limit.set_xlim(left=0, right=max(1.1, limit.get_xlim()[1]))
-    limit.set_xlabel("fraction of the limit (1 = roofline)")
-    for axes in (speed, limit):
-        axes.grid(True, color="0.9", zorder=0)
-        axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = speed.get_legend_handles_labels()
-    by_label = dict(zip(labels, handles))
-    if by_label:
-        figure.legend(by_label.values(), by_label.keys(), loc="upper right", ncol=3, frameon=False, fontsize=9)
-    figure.suptitle(f"{operator}\n{context.get('cpu', '')}, {context.get('isa', '')}, {context.get('compiler', '')}, "
-                    f"{context.get('threads', '1')} thread", x=0.01, ha="left", fontsize=10)
-    for extension in ("svg", "png"):
-        figure.savefig(os.path.join(directory, f"{operator}.{extension}"), dpi=130)
-    pyplot.close(figure)
+def family_table(operators, results):
+    table = []
+    for operator, lines in operators:
+        for line in lines:
+            rival = line.rival.implementation if line.rival else ""
+            table.append([operator, line.shape, line.row.implementation, time(line.row), time(line.rival),
+                          f"{rival} {results.version(rival)}".strip(), ratio(line.over_rival), time(line.naive),
+                          ratio(line.over_naive), decimal(line.of_limit), error(line.error), ratio(line.over_forward)])
+    return Table(["operator", "shape", "ours", "time", "rival's time", "best rival", "x rival", "naive", "x naive",
+                  "of limit", "error", "of forward"], table, "lllrrlrrrrrr")
 
 
-def plot(operators, context, directory):
-    try:
-        import matplotlib
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-    except ImportError:
-        print("\nNo plots: matplotlib is missing (apt install python3-matplotlib, or pip install matplotlib).")
-        return
+def families(operators, results):
+    blocks = [Heading(2, "Families")]
+    for family in dict.fromkeys(lines[0].row.family for lines in operators.values()):
+        own = [(operator, lines) for operator, lines in operators.items() if lines[0].row.family == family]
+        svgs = [plots.of_operator(operator, lines) for operator, lines in own]
+        blocks += [Heading(3, family), Fold(f"All times of {family}", [family_table(own, results)]),
+                   Fold(f"Plots of {family}", [Figures("", list(filter(None, svgs)), "To the right is faster.")])]
+    return blocks
+
+
+def compile_cost(path):
+    if path is None:
+        return []
+    with open(path, encoding="utf-8") as file:
+        measured = json.load(file)
+    table = [[entry["header"], f"{entry['seconds']:.2f}", f"{entry['lines']}"] for entry in measured["headers"]]
+    return [Heading(2, "Compile time of headers"), Paragraph(f"{measured['compiler']}, {measured['flags']}."),
+            Table(["header", "seconds", "preprocessed lines"], table, "lrr")]
+
+
+def build(results, compile_cost_path=None):
+    """The blocks of the report."""
+    operators = lines_of(results)
+    verdicts = goals.judge_all(results)
+    standing = [
+        Figures("Where deft stands", list(filter(None, [plots.overview(operators)])),
+                "To the right is better; the vertical lines are equal speed, and all that the measured peaks of this "
+                "machine allow. Point at a dot for its row."),
+        Figures("Roofline", list(filter(None, [plots.roofline(operators, results)])),
+                "Operators that are bound by exp, or by operations alone, have no place here: see their fraction of "
+                "the limit above. A dot above a roof of memory worked in a faster cache.")]
+    scaling = [Figures(curve.title, plots.curves(curve, results), "Lower is faster.") for curve in plots.CURVES]
+    errors = [Paragraph(f"ERROR {message}") for message in results.errors]
+    return [*head(results), *errors, *summary(operators, verdicts), *standing, *goal_table(verdicts),
+            *operator_table(operators), *scaling, *families(operators, results), *compile_cost(compile_cost_path)]
+
+
+def write(results, directory, compile_cost_path=None):
+    """Prints the report and writes its files; returns whether all rows agree with naive."""
+    blocks = build(results, compile_cost_path)
     os.makedirs(directory, exist_ok=True)
-    for operator, lines in operators.items():
-        plot_operator(pyplot, operator, lines, context, directory)
-    print(f"\nPlots (SVG and PNG, one per operator): {os.path.abspath(directory)}")
+    forms = {"report.md": markdown(blocks) + "\n", "report.html": html("deft: rivals and limits", blocks)}
+    for name, content in forms.items():
+        with open(os.path.join(directory, name), "w", encoding="utf-8") as file:
+            file.write(content)
+    print(text(blocks))
+    print(f"\nThe same with plots: {os.path.abspath(os.path.join(directory, 'report.html'))}")
+    return not results.errors
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", metavar="FILE.json")
-    parser.add_argument("--out", default="benchmark_report", metavar="DIRECTORY", help="where the plots go")
-    parser.add_argument("--rivals", default=".*", metavar="PATTERN", help="compare only with rivals of such names")
+    parser.add_argument("--out", default="benchmark_report", metavar="DIRECTORY", help="where the report goes")
+    parser.add_argument("--compile-cost", metavar="FILE.json", help="what compile_cost.py measured")
     arguments = parser.parse_args()
-
-    context, cases, errors = read(arguments.files)
-    operators = compare(cases, re.compile(arguments.rivals).fullmatch)
-    print(", ".join(f"{key} {context[key]}" for key in ("cpu", "isa", "compiler", "build_type", "threads")
-                    if key in context))
-    for operator, lines in operators.items():
-        print_operator(operator, lines)
-    print_summary(operators)
-    for error in errors:
-        print(f"ERROR {error}")
-    plot(operators, context, arguments.out)
-    return 1 if errors else 0
+    return 0 if write(read(arguments.files), arguments.out, arguments.compile_cost) else 1
 
 
 if __name__ == "__main__":
