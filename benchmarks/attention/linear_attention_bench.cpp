@@ -1,5 +1,6 @@
 // linear_attention: prefill, a step of decoding, and the gradient, against the plain recurrence and Eigen in chunks.
 #include "../support/suite.hpp"
+#include "../support/two_threads.hpp"
 
 #include <deft/attention/linear_attention.hpp>
 #include <deft/attention/linear_attention_backward.hpp>
@@ -9,6 +10,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -156,15 +158,20 @@ void forward(suite& s, const setup& c) {
         rivals.add("eigen",
                    [=] { eigen_chunks(c, q.data(), k.data(), v.data(), o.data(), state.data(), norm.data()); });
     }
-    rivals.add("deft", [=] {
+    const auto run = [=](auto&& executor) {
         state.fill(0);
         norm.fill(0);
         const linear_attention_state_view<float> with({state.data(), c.state()}, {norm.data(), c.norm()});
         const attention_decay<const float> decay(a.data(), {1, c.heads, c.tokens});
         deft::linear_attention<float>({q.data(), c.keys()}, {k.data(), c.keys()}, {v.data(), c.values()},
                                       c.decays ? decay : attention_decay<const float>(absent),
-                                      view<float, 4>(o.data(), c.values()), with, {.normalize = c.normalize});
-    });
+                                      view<float, 4>(o.data(), c.values()), with, {.normalize = c.normalize}, executor);
+    };
+    rivals.add("deft", [=] { run(serial_executor()); });
+    if (c.tokens == 16384) {
+        const auto threads = std::make_shared<two_threads>();
+        rivals.add("deft_2threads", [=] { run(*threads); });
+    }
 }
 
 /// One token: the state is read and written once. The sum of many steps is not compared: a row restarts from any state.

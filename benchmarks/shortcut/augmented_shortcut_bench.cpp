@@ -153,7 +153,7 @@ void product(suite& s, const setup& c) {
 void benchmark_augmented_shortcut(suite& s) {
     constexpr auto in_out = weight_layout::in_out, out_in = weight_layout::out_in;
     for (const weight_layout layout : {in_out, out_in}) {
-        for (const index rows : {1, 2, 4, 8, 128})
+        for (const index rows : {1, 2, 4, 8, 128, 512})
             for (const index d : {2048, 4096})
                 product(s, {rows, d, 1, layout, (rows != 1 && rows != 8) || d == 4096});
         forward(s, {512, 2048, 2, layout, true});

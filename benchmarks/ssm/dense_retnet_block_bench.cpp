@@ -37,10 +37,10 @@ struct setup {
     shape<3> rows() const {
         return {batch, tokens, width};
     }
-    /// The linear maps; the rest is a few percent of them.
+    /// Of a token through a layer: the linear maps; the rest is a few percent of them.
     work least() const {
         const double d = double(width), maps = d * (d + 4 * d + 2 * d);
-        return {.items = double(batch * tokens), .flops = 2 * double(batch * tokens * layers) * maps};
+        return {.items = double(batch * tokens * layers), .flops = 2 * double(batch * tokens * layers) * maps};
     }
 };
 
@@ -123,6 +123,8 @@ void benchmark_dense_retnet_block(suite& s) {
     run(s, {1, 64, 256, 2, 3, 2, 8, false});
     run(s, {4, 1, 256, 2, 3, 2, 8, false});
     run(s, {1, 64, 1536, 2, 2, 1, 48, true}); // layers of the 350M model
+    run(s, {1, 64, 2048, 2, 1, 0, 64, true}); // without fusion
+    run(s, {1, 64, 2048, 2, 4, 2, 64, true});
     for (const index batch : {1, 6})
         run(s, {batch, 1, 1536, 2, 2, 1, 48, true});
 }

@@ -2,11 +2,13 @@
 // recurrence and Eigen in chunks.
 #include "../peers/recurrences.hpp"
 #include "../support/suite.hpp"
+#include "../support/two_threads.hpp"
 
 #include <deft/reference/ssm/retention.hpp>
 #include <deft/ssm/retention.hpp>
 #include <deft/ssm/retention_backward.hpp>
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -82,12 +84,17 @@ void forward(suite& s, const setup& c) {
     rivals.add("autovec", [=] { autovec::run(peer()); });
     for (const index chunk : {32, 64, 128, 256})
         rivals.add("eigen" + std::to_string(chunk), [=] { eigen::run(peer(), chunk); });
-    rivals.add("deft", [=] {
+    const auto run = [=](auto&& executor) {
         state.fill(0);
         std::vector<double> scale(std::size_t(c.heads), 0.0);
         deft::retention<float>(as(q, c.keys()), as(k, c.keys()), as(v, c.values()), gamma, as(o, c.values()),
-                               retention_state_view<float>(as(state, c.state()), scale));
-    });
+                               retention_state_view<float>(as(state, c.state()), scale), {}, executor);
+    };
+    rivals.add("deft", [=] { run(serial_executor()); });
+    if (c.full) {
+        const auto threads = std::make_shared<two_threads>();
+        rivals.add("deft_2threads", [=] { run(*threads); });
+    }
 }
 
 /// One token per sequence: states are read and written once.

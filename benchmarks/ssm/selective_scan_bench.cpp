@@ -1,12 +1,14 @@
 // selective_scan and its gradient: Mamba's shapes, one token, a long sequence of few channels.
 #include "../peers/recurrences.hpp"
 #include "../support/suite.hpp"
+#include "../support/two_threads.hpp"
 
 #include <deft/reference/ssm/selective_scan.hpp>
 #include <deft/ssm/selective_scan.hpp>
 #include <deft/ssm/selective_scan_backward.hpp>
 
 #include <cmath>
+#include <memory>
 #include <string>
 
 namespace deft::bench {
@@ -98,8 +100,14 @@ void forward(suite& s, const setup& c) {
                                                             state.data(), c.tokens, c.channels, states});
                        },
                        {.before = restore});
-    rivals.add("deft", [=] { deft::selective_scan<T>(in.views(), as(y, c.rows()), as(state, c.kept())); },
-               {.before = restore});
+    const auto run = [=](auto&& executor) {
+        deft::selective_scan<T>(in.views(), as(y, c.rows()), as(state, c.kept()), {}, executor);
+    };
+    rivals.add("deft", [=] { run(serial_executor()); }, {.before = restore});
+    if (c.tokens == 2048) {
+        const auto threads = std::make_shared<two_threads>();
+        rivals.add("deft_2threads", [=] { run(*threads); }, {.before = restore});
+    }
 }
 
 template <class T>
