@@ -55,6 +55,8 @@ class Row:
             return "limit"
         if self.implementation == NAIVE:
             return "naive"
+        if self.implementation.endswith("_conv"):
+            return "part"  # the convolution without what deft's row does besides: a bound, no rival
         own = OWN.fullmatch(self.implementation) or (self.operator, self.implementation) == ("dct", "dense")
         return "own" if own else "rival"
 

@@ -72,6 +72,7 @@
 #include <deft/pruning/magnitude_mask.hpp>            // masks by magnitude: global, N:M, blocks
 #include <deft/pruning/prune_and_regrow.hpp>          // the mask update of RPG, for a layer and for a model
 #include <deft/pruning/rank_analysis.hpp>             // what rank the bias of a task needs
+#include <deft/pruning/rank_choice.hpp>               // a rank from singular values
 #include <deft/pruning/rank_loss.hpp>                 // the distance to low rank, for a layer and for a model
 #include <deft/pruning/rank_metrics.hpp>              // stable, effective and other ranks
 #include <deft/pruning/select_largest.hpp>            // the largest magnitudes of many tensors
@@ -80,7 +81,7 @@
 #include <deft/pruning/sparse_matmul.hpp>             // sparse weights times dense activations
 #include <deft/pruning/sparse_weight.hpp>             // a sparse weight made ready for that
 #include <deft/pruning/sparsity_schedule.hpp>         // densities over time and over layers
-#include <deft/pruning/weight_spectrum.hpp>           // singular values, and ranks chosen from them
+#include <deft/pruning/weight_spectrum.hpp>           // singular values and vectors of a weight
 
 // Shortcut (arXiv:2106.15941, arXiv:2312.17276)
 #include <deft/shortcut/augmented_shortcut.hpp>            // nonlinear paths beside the identity shortcut, dense
