@@ -1,11 +1,13 @@
 // low_rank_approximation against the singular value decompositions of Eigen and of LAPACK in OpenBLAS.
+#include "../peers/svd.hpp"
 #include "../support/suite.hpp"
 
 #include <deft/pruning/low_rank_approximation.hpp>
 
-#include <Eigen/SVD>
+#include <Eigen/Core>
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -73,22 +75,17 @@ void compare(suite& s, index m, index n, index k, bool full) {
          .tolerance = 1e-4, // of singular values; samples of noise, whose spectrum is flat, come as near as 0.06
          .full = full});
     rows.truth(inputs{w}, outputs{values}, [=]<class U>(const U* from, U* to) {
-        const Eigen::Map<const Eigen::Matrix<U, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>> matrix(from, m, n);
-        const Eigen::Matrix<U, Eigen::Dynamic, Eigen::Dynamic> gram =
-            m <= n ? (matrix * matrix.transpose()).eval() : (matrix.transpose() * matrix).eval();
-        const Eigen::SelfAdjointEigenSolver<Eigen::Matrix<U, Eigen::Dynamic, Eigen::Dynamic>> solver(
-            gram, Eigen::EigenvaluesOnly);
+        const linalg::matrix<const U> a(view<const U, 2>(from, size)), t = a.transposed();
+        std::vector<U> gram(static_cast<std::size_t>(r * r)), squares(static_cast<std::size_t>(r));
+        linalg::gemm<U>(1, m <= n ? a : t, m <= n ? t : a, 0, view<U, 2>(gram.data(), {r, r}));
+        linalg::symmetric_eigenvalues<U>({gram.data(), r, r, r, 1}, squares.data());
         for (index i = 0; i < k; ++i)
-            to[i] = std::sqrt(std::max(solver.eigenvalues()[r - 1 - i], U(0)));
+            to[i] = std::sqrt(std::max(squares[std::size_t(r - 1 - i)], U(0)));
     });
     rows.add("eigen_bdcsvd", [=] {
-        const Eigen::BDCSVD<Eigen::MatrixXf> svd(Eigen::Map<const row_major>(w.data(), m, n),
-                                                 Eigen::ComputeThinU | Eigen::ComputeThinV);
-        std::copy_n(svd.singularValues().data(), k, values.data());
-        if (!thin)
-            Eigen::Map<row_major>(approx.data(), m, n).noalias() = svd.matrixU().leftCols(k) *
-                                                                   svd.singularValues().head(k).asDiagonal() *
-                                                                   svd.matrixV().leftCols(k).transpose();
+        std::vector<float> all(static_cast<std::size_t>(r));
+        eigen::bdcsvd(w.data(), m, n, all.data(), true, k, thin ? nullptr : approx.data());
+        std::copy_n(all.data(), k, values.data());
     });
 #if DEFT_PEER_OPENBLAS
     rows.add("openblas_gesdd", [=] {

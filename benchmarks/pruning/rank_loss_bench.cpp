@@ -1,12 +1,13 @@
 // rank_loss with its gradient, against an explicit decomposition by Eigen.
+#include "../peers/svd.hpp"
 #include "../support/suite.hpp"
 
 #include <deft/pruning/rank_loss.hpp>
 
-#include <Eigen/SVD>
-
+#include <algorithm>
 #include <random>
 #include <string>
+#include <vector>
 
 namespace deft::bench {
 namespace {
@@ -21,16 +22,18 @@ buffer<float> sparse(index size) {
             }};
 }
 
-/// -||R||^2 and its gradient, from a thin decomposition of the normalised weight.
+/// The gradient of -||R||^2, from a thin decomposition of the weight.
 template <class U>
 void explicit_loss(const U* from, U* to, index m, index n, index k) {
-    using matrix = Eigen::Matrix<U, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-    const Eigen::Map<const matrix> w(from, m, n);
-    const U norm = w.norm();
-    const Eigen::BDCSVD<matrix> svd(w / norm, Eigen::ComputeThinU | Eigen::ComputeThinV);
-    const matrix residual = w / norm - svd.matrixU().leftCols(k) * svd.singularValues().head(k).asDiagonal() *
-                                           svd.matrixV().leftCols(k).transpose();
-    Eigen::Map<matrix>(to, m, n) = 2 / norm * (residual.squaredNorm() * w / norm - residual);
+    std::vector<U> values(std::size_t(std::min(m, n))), best(std::size_t(m * n));
+    eigen::bdcsvd(from, m, n, values.data(), true, k, best.data());
+    U square = 0, tail = 0; // of norms: of all, and of what is beyond rank k
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        square += values[i] * values[i];
+        tail += index(i) < k ? U(0) : values[i] * values[i];
+    }
+    for (std::size_t i = 0; i < best.size(); ++i)
+        to[i] = 2 / square * (tail / square * from[i] - (from[i] - best[i]));
 }
 
 void layer(suite& s, index m, index n, bool full) {

@@ -1,10 +1,9 @@
 // rank_metrics against Eigen's singular spectrum.
+#include "../peers/svd.hpp"
 #include "../support/suite.hpp"
 
 #include <deft/pruning/rank_metrics.hpp>
 #include <deft/reference/pruning/singular_values.hpp>
-
-#include <Eigen/SVD>
 
 namespace deft::bench {
 
@@ -17,12 +16,7 @@ void benchmark_rank_metrics(suite& s) {
                    const auto singular = reference::singular_values<U>({from, {m, n}}).s;
                    std::copy(singular.begin(), singular.end(), to);
                })
-        .add("eigen_bdcsvd",
-             [=] {
-                 using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-                 const Eigen::BDCSVD<matrix> svd(Eigen::Map<const matrix>(w.data(), m, n));
-                 std::copy_n(svd.singularValues().data(), m, spectrum.data());
-             })
+        .add("eigen_bdcsvd", [=] { eigen::bdcsvd(w.data(), m, n, spectrum.data(), false); })
         .add("deft", [=] {
             static_cast<void>(
                 deft::rank_metrics<float>(as(w, shape<2>(m, n)), as(spectrum, shape<1>(m)), {.delta = 0.2}));

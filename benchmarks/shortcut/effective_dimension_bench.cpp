@@ -1,10 +1,11 @@
 // effective_dimension against Eigen's singular values.
+#include "../peers/svd.hpp"
 #include "../support/suite.hpp"
 
 #include <deft/reference/shortcut/effective_dimension.hpp>
 #include <deft/shortcut/effective_dimension.hpp>
 
-#include <Eigen/SVD>
+#include <Eigen/Core>
 
 namespace deft::bench {
 
@@ -22,7 +23,9 @@ void benchmark_effective_dimension(suite& s) {
                  using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
                  const Eigen::Map<const matrix> m(h.data(), rows, columns);
                  const matrix centred = m.rowwise() - m.colwise().mean();
-                 const Eigen::VectorXf squares = Eigen::BDCSVD<matrix>(centred).singularValues().array().square();
+                 Eigen::VectorXf squares(columns);
+                 eigen::bdcsvd(centred.data(), rows, columns, squares.data(), false);
+                 squares = squares.array().square();
                  float sum = 0;
                  for (index k = 0; k < columns; ++k)
                      share.data()[k] = (sum += squares[k]) / squares.sum();

@@ -21,16 +21,17 @@ inline constexpr const char* default_flags[] = {
     "--benchmark_display_aggregates_only=true", "--benchmark_out_format=json"};
 
 inline void print_help() {
-    std::cout << "deft_bench_<family> [--quick | --full]\n"
+    std::cout << "deft_bench_<family> [--quick | --full] [--once]\n"
                  "  --quick   the first shape of each operator and element type, for a shorter time\n"
-                 "  --full    all sizes and modes, not only those of the default run\n";
+                 "  --full    all sizes and modes, not only those of the default run\n"
+                 "  --once    with --full or not: runs the rows untimed, for a tool that counts instructions\n";
     benchmark::PrintDefaultHelp();
 }
 
 class command_line {
 public:
-    bool quick = false, full = false;
-    std::vector<std::string> words; ///< without these two
+    bool quick = false, full = false, once = false;
+    std::vector<std::string> words; ///< without these three
 
     command_line(const std::string& family, int argc, char** argv) : words{argv[0]} {
         std::vector<std::string> callers;
@@ -39,6 +40,8 @@ public:
                 quick = true;
             else if (word == "--full")
                 full = true;
+            else if (word == "--once")
+                once = true;
             else
                 callers.push_back(word);
         words.insert(words.end(), std::begin(default_flags), std::end(default_flags));

@@ -1,19 +1,16 @@
 #include "run.hpp"
 
+#include "build_facts.hpp"
 #include "command_line.hpp"
 #include "limits.hpp"
 #include "progress.hpp"
 #include "result_file.hpp"
 
-#include <deft/config.hpp>
-
-#include <Eigen/Core>
 #include <benchmark/benchmark.h>
 
 #include <csignal>
 #include <cstdio>
 #include <deque>
-#include <fstream>
 #include <map>
 #include <optional>
 #include <set>
@@ -22,58 +19,13 @@
 
 #include <dlfcn.h>
 
-#ifndef DEFT_BENCH_FLAGS
-#define DEFT_BENCH_FLAGS "unknown"
-#endif
-#ifndef DEFT_BENCH_BUILD_TYPE
-#define DEFT_BENCH_BUILD_TYPE "unknown"
-#endif
+/// Where report/instructions.py counts: everything that a row does, and nothing else.
+extern "C" __attribute__((noinline)) void deft_counted_run(const deft::bench::row& r) {
+    r.run();
+}
 
 namespace deft::bench {
 namespace {
-
-std::string processor() {
-    std::ifstream info("/proc/cpuinfo");
-    for (std::string line; std::getline(info, line);)
-        if (line.rfind("model name", 0) == 0)
-            return line.substr(line.find(':') + 2);
-    return "unknown";
-}
-
-/// Versions of the rivals that were linked: "Eigen 3.4.0, OpenBLAS 0.3.21, oneDNN 2.6.3".
-std::string libraries() {
-    std::string text = "Eigen " + std::to_string(EIGEN_WORLD_VERSION) + '.' + std::to_string(EIGEN_MAJOR_VERSION) +
-                       '.' + std::to_string(EIGEN_MINOR_VERSION);
-    if (void* config = dlsym(RTLD_DEFAULT, "openblas_get_config")) {
-        const std::string words = reinterpret_cast<const char* (*)()>(config)(); // "OpenBLAS 0.3.21 NO_LAPACKE ..."
-        text += ", " + words.substr(0, words.find(' ', words.find(' ') + 1));
-    }
-    if (void* version = dlsym(RTLD_DEFAULT, "dnnl_version")) {
-        const int* numbers = reinterpret_cast<const int* (*)()>(version)(); // the struct begins with these three
-        text += ", oneDNN " + std::to_string(numbers[0]) + '.' + std::to_string(numbers[1]) + '.' +
-                std::to_string(numbers[2]);
-    }
-    return text;
-}
-
-void describe_build(const std::string& family) {
-#if defined(__clang__)
-    const std::string compiler = "clang " __clang_version__;
-#else
-    const std::string compiler = "g++ " __VERSION__;
-#endif
-    const std::map<std::string, std::string> context{{"compiler", compiler}, {"flags", DEFT_BENCH_FLAGS},
-                                                     {"isa", DEFT_ISA_NAME}, {"build_type", DEFT_BENCH_BUILD_TYPE},
-                                                     {"cpu", processor()},   {"threads", "1"},
-                                                     {"family", family},     {"libraries", libraries()}};
-    for (const auto& [key, value] : context) {
-        benchmark::AddCustomContext(key, value);
-        std::fprintf(stderr, "%-10s %s\n", key.c_str(), value.c_str());
-    }
-#if !defined(NDEBUG) || !defined(__OPTIMIZE__)
-    std::fprintf(stderr, "\nWARNING: this is a debug build; its times mean nothing. Use CMAKE_BUILD_TYPE=Release.\n\n");
-#endif
-}
 
 /// Rivals bring an OpenMP runtime along; all rows use one thread, whichever runtime that is.
 void use_one_thread() {
@@ -152,6 +104,15 @@ void measure(benchmark::State& state, const row& r) {
         state.counters["flops_per_second"] = count(r.work.flops);
 }
 
+/// Twice, in truth: what is prepared in the first run does not count.
+void run_once(const row& r) {
+    for (const bool counts : {false, true}) {
+        if (r.before)
+            r.before();
+        counts ? deft_counted_run(r) : r.run();
+    }
+}
+
 /// Says nothing while rows run: the progress line does.
 struct silent_reporter : benchmark::BenchmarkReporter {
     bool ReportContext(const Context&) override {
@@ -218,12 +179,20 @@ int run(const std::string& family, suite s, int argc, char** argv) {
             else
                 state.SkipWithError(r->mismatch.empty() ? result_file::skipped : r->mismatch.c_str());
         });
+    if (line.once) {
+        add_build_facts(family);
+        use_one_thread();
+        for (const auto& [c, rows] : chosen_of)
+            for (const row* r : rows)
+                run_once(*r);
+        return 0;
+    }
     if (line.has("benchmark_list_tests")) {
         benchmark::RunSpecifiedBenchmarks("all");
         return 0;
     }
 
-    describe_build(family);
+    add_build_facts(family);
     use_one_thread();
     stop_on_interrupt();
     int mismatches = 0;

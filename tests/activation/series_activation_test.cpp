@@ -332,4 +332,23 @@ TEST_CASE("series_activation rejects bad input", "[series_activation]") {
         backward(two, two, ga, gb, {.form = series_form::outer, .base = activation::relu, .negative_slope = nan})));
 }
 
+TEST_CASE("output beyond the caches is the same as in place, and ends where it should", "[series_activation]") {
+    const index n = kernels::streamed_bytes / 4 + 1001;
+    const std::vector<float> a{1.5f, -0.5f}, b{0.25f, -1.0f};
+    std::vector<float> x(std::size_t(n + 2)), y(x.size(), 7.0f);
+    for (std::size_t i = 0; i < x.size(); ++i)
+        x[i] = 0.001f * float(i % 8191) - 4.0f;
+    for (const activation base : {activation::relu, activation::gelu_erf})
+        for (const index offset : {0, 1}) {
+            const series_activation_options options{.form = series_form::outer, .base = base};
+            std::fill(y.begin(), y.end(), 7.0f);
+            series_activation<float>({x.data() + offset, {1, n}}, a, b, {y.data() + offset, {1, n}}, options);
+            CHECK((offset == 0 || y[0] == 7.0f));
+            CHECK(y[std::size_t(n + offset)] == 7.0f);
+            std::vector<float> z(x.begin() + offset, x.begin() + offset + n);
+            series_activation<float>({z.data(), {1, n}}, a, b, {z.data(), {1, n}}, options);
+            CHECK(std::equal(z.begin(), z.end(), y.begin() + offset));
+        }
+}
+
 } // namespace deft::testing

@@ -15,6 +15,7 @@
 #include <deft/activation/series_terms.hpp>
 #include <deft/kernels/series.hpp>
 #include <deft/kernels/series_gradient.hpp>
+#include <deft/kernels/streamed_blocks.hpp>
 #include <deft/parallel.hpp>
 #include <deft/view.hpp>
 
@@ -41,11 +42,20 @@ void series_activation(in_rows<element_t<T, Y>> x, in_terms<compute_t<element_t<
     detail::check_same_shape(op, "y", y, "x", x);
     const auto terms = detail::checked_terms<compute>(op, x.extent(1), a, b, options);
 
-    detail::for_each_piece(x.extent(0), x.extent(1), a.is_shared() && x.is_contiguous() && y.is_contiguous(), executor,
-                           [&](index r, index c, index n) {
-                               kernels::series_forward<simd::default_arch>(terms, c, x.data() + r * x.stride(0) + c,
-                                                                           y.data() + r * y.stride(0) + c, n);
-                           });
+    using arch = simd::default_arch;
+    const bool flat = a.is_shared() && x.is_contiguous() && y.is_contiguous();
+    const bool streams = y.size() * index(sizeof(S)) > kernels::streamed_bytes && x.data() != y.data() &&
+                         (flat || x.extent(1) >= kernels::streamed_row);
+    detail::for_each_piece(x.extent(0), x.extent(1), flat, executor, [&](index r, index c, index n) {
+        const S* const from = x.data() + r * x.stride(0) + c;
+        S* const to = y.data() + r * y.stride(0) + c;
+        if (!streams)
+            return kernels::series_forward<arch>(terms, c, from, to, n);
+        kernels::stream_blocks<arch, compute>(to, n, [&](index at, index count, S* block) {
+            kernels::series_forward<arch>(terms, c + at, from + at, block, count);
+        });
+        simd::stream_end();
+    });
 }
 
 namespace detail {

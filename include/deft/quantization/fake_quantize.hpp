@@ -13,6 +13,7 @@
 #define DEFT_QUANTIZATION_FAKE_QUANTIZE_HPP
 
 #include <deft/kernels/fake_quantize.hpp>
+#include <deft/kernels/streamed_blocks.hpp>
 #include <deft/parallel.hpp>
 #include <deft/quantization/quant_format.hpp>
 #include <deft/quantization/quant_params.hpp>
@@ -35,9 +36,6 @@ struct fake_quantize_options {
 inline namespace DEFT_ISA {
 namespace detail {
 
-/// Beyond this, y is written past the caches: it would not stay in them. (Fewer bytes, and nobody has them cached.)
-inline constexpr index streamed_bytes = index{32} << 20;
-
 template <class T>
 void check_codes(const char* op, const view<quant_code, 2>& q, const view<const T, 2>& x) {
     if (q.is_given())
@@ -46,7 +44,8 @@ void check_codes(const char* op, const view<quant_code, 2>& q, const view<const 
 
 template <class T, class F>
 void with_streaming(const view<const T, 2>& x, const view<T, 2>& y, F&& f) {
-    if (y.size() * index(sizeof(T)) > streamed_bytes && x.data() != y.data() && x.extent(1) >= 1024) {
+    if (y.size() * index(sizeof(T)) > kernels::streamed_bytes && x.data() != y.data() &&
+        x.extent(1) >= kernels::streamed_row) {
         f(std::true_type{});
         simd::stream_end();
     } else {
