@@ -12,7 +12,7 @@ test="catch2 pkg-config"
 case "${1-}" in
 bench) packages="$build $bench" ;;
 test) packages="$build $test" ;;
-ci) packages="$build $bench $test clang-14 libclang-rt-14-dev libomp-14-dev clang-format-14 ccache" ;;
+ci) packages="$build $bench $test clang-14 libclang-rt-14-dev libomp-14-dev clang-format-14 ccache valgrind" ;;
 *)
     echo "usage: $0 bench | test | ci" >&2
     exit 2

@@ -7,7 +7,9 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import bench_compare
 import goals
+import instructions
 import plots
+import readme
 import report
 from document import html, markdown, text
 from goals import Goal
@@ -168,6 +170,29 @@ class ReportTest(unittest.TestCase):
         self.assertAlmostEqual(axis(10), 50)
         self.assertIn(10, axis.ticks())
         self.assertEqual([si(1.5e-6, "s"), si(1000), si(0, "s")], ["1.5 µs", "1k", "0 s"])
+
+
+class Instructions(unittest.TestCase):
+    def test_more_and_gone_are_bad_less_is_not(self):
+        record = {"same": 100, "less": 100, "more": 100, "gone": 100}
+        lines, well = instructions.compare({"same": 101, "less": 50, "more": 103, "gone": None}, record)
+        self.assertFalse(well)
+        self.assertEqual([line[3] for line in lines], ["+1.0%", "-50.0%", "+3.0% MORE", "gone"])
+        self.assertTrue(instructions.compare({"same": 101}, {"same": 100})[1])
+
+
+class Readme(unittest.TestCase):
+    TABLE = "| [`op`](include/deft/a/op.hpp) | what it does | paper | old | old |\n| [`other`](include/deft/a/other.hpp) | x | y | 1 | 2 |\n"
+
+    def test_ratios_go_to_the_line_of_the_operator(self):
+        filled = readme.fill(self.TABLE, SERIES, {}).splitlines()
+        self.assertTrue(filled[0].startswith("| [`op`](include/deft/a/op.hpp) | what it does | paper | 9.1 | "), filled[0])
+        self.assertEqual(filled[1], self.TABLE.splitlines()[1])
+
+    def test_operators_without_a_line_belong_to_the_longest_name(self):
+        self.assertEqual(readme.header_of("retention_decode", ["retention", "ret"], {}), "retention")
+        self.assertEqual(readme.header_of("adam_step", ["blocks"], {"adam_step": "blocks"}), "blocks")
+        self.assertIsNone(readme.header_of("gemm", ["retention"], {}))
 
 
 if __name__ == "__main__":
