@@ -1,4 +1,5 @@
-// dct, against matrix products and pocketfft, at the head sizes of models.
+// dct, against matrix products, pocketfft and FFTW, at the head sizes of models.
+#include "../peers/fftw.hpp"
 #include "../peers/gemm.hpp"
 #include "../peers/pocketfft.hpp"
 #include "../support/suite.hpp"
@@ -47,6 +48,10 @@ void forward(suite& s, int kind, index rows, index n, bool full) {
         c.add("eigen", [=] { eigen::run({rows, n, n, x.data(), m.data(), y.data()}); });
 #if DEFT_PEER_OPENBLAS
         c.add("openblas", [=] { openblas::run({rows, n, n, x.data(), m.data(), y.data()}); });
+#endif
+#if DEFT_PEER_FFTW
+        const lazy peer([=] { return fftw::dct_plan(kind, x.data(), y.data(), rows, n); });
+        c.add("fftw", [=] { peer->run(); }, {.after = [=] { peer->normalize(); }});
 #endif
     }
 #if DEFT_PEER_POCKETFFT

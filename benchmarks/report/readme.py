@@ -16,7 +16,7 @@ from results import read
 LINK = re.compile(r"\(include/deft/\w+/(\w+)\.hpp\)")
 OPERATOR = re.compile(r"DEFT_OPERATOR\(\w+, (\w+), (\w+)\)")
 LIBRARIES = {"eigen": "Eigen", "autovec": "auto-vectorised", "openblas": "OpenBLAS", "onednn": "oneDNN", "ggml": "ggml",
-             "pocketfft": "pocketfft"}
+             "pocketfft": "pocketfft", "fftw": "FFTW"}
 
 
 def names_of_files(path):
