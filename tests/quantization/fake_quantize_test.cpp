@@ -164,7 +164,7 @@ TEST_CASE("dynamic steps are those of quant_params", "[fake_quantize_dynamic]") 
          {quant_granularity::per_token, quant_granularity::per_tensor, quant_granularity::per_group}) {
         const quant_params_options options{
             .format = {.bits = 4, .symmetry = quant_symmetry::asymmetric, .granularity = granularity, .group_size = 8}};
-        const detail::quant_blocks blocks(rows, columns, options.format);
+        const deft::detail::quant_blocks blocks(rows, columns, options.format);
         const shape<2> steps{blocks.scale_rows, blocks.scale_columns};
         std::vector<double> y(x.size()), y2(x.size()), s(std::size_t(blocks.scale_rows * blocks.scale_columns)), s2(s);
         std::vector<quant_code> q(x.size()), q2(x.size()), z(s.size()), z2(s.size());
