@@ -98,7 +98,8 @@ replay_result replay(const operator_entry& op, const test_case& golden) {
             for (const form& f : c.forms(d))
                 for (any_executor* executor : executors)
                     here.run(d, f, *executor, "");
-            if (c.reference(d))
+            // In float the naive code may lose what operators may not; in double it is what they are compared with.
+            if (sizeof(T) == sizeof(double) && c.reference(d))
                 here.run(d, {"reference", [&](any_executor&) { c.reference(d)(); }}, serial(), "");
         }
         if (c.can_be_in_place()) {

@@ -36,6 +36,36 @@ struct causal_conv_gradient {
     bool is_silu;
 };
 
+namespace detail {
+
+// Where terms of this size cancel, act' would show their rounding in float.
+inline constexpr double exact_from = 64;
+
+template <class T, class Arch = simd::default_arch>
+DEFT_ALWAYS_INLINE index count_of(simd::full) noexcept {
+    return simd::lanes<T, Arch>;
+}
+template <class T, class Arch = simd::default_arch>
+DEFT_ALWAYS_INLINE index count_of(simd::partial part) noexcept {
+    return part.count;
+}
+
+// p_t, summed in double.
+template <class Arch, class T, class Extent>
+DEFT_NOINLINE simd::batch<T, Arch> exact_sums(const T* weights, index width, index taps, const T* const* in, index c,
+                                              const T* bias, Extent extent) noexcept {
+    alignas(64) T p[std::size_t(simd::lanes<T, Arch>)] = {};
+    for (index i = 0; i < count_of<T, Arch>(extent); ++i) {
+        double sum = bias == nullptr ? 0.0 : double(bias[c + i]);
+        for (index k = 0; k < taps; ++k)
+            sum += double(weights[k * width + i]) * double(in[k][c + i]);
+        p[i] = T(sum);
+    }
+    return simd::load<Arch>(p);
+}
+
+} // namespace detail
+
 /// Adds the sums over this sequence to sums[k * width + c], for k = taps those of the bias; width =
 /// causal_conv_channels(taps). Sums over a run of tokens are in T. grad_x overlaps no input.
 template <class Arch, class T>
@@ -71,9 +101,14 @@ DEFT_NOINLINE void causal_conv_backward(const causal_conv_gradient<T>& conv, dou
                                                    : nullptr;
         simd::for_each_vector<T, Arch, 1>(conv.channels, [&](index c, auto, auto extent) DEFT_INLINE_LAMBDA {
             if (e_row != nullptr) {
-                B p = bias == nullptr ? B(T(0)) : simd::load<Arch>(bias + c, extent);
-                for (index k = 0; k < taps; ++k)
-                    p = simd::fma(simd::load<Arch>(weights + k * width + c), simd::load<Arch>(in[k] + c, extent), p);
+                B p = bias == nullptr ? B(T(0)) : simd::load<Arch>(bias + c, extent), size = simd::abs(p);
+                for (index k = 0; k < taps; ++k) {
+                    const B w = simd::load<Arch>(weights + k * width + c), u = simd::load<Arch>(in[k] + c, extent);
+                    p = simd::fma(w, u, p);
+                    size = simd::fma(simd::abs(w), simd::abs(u), size);
+                }
+                if (sizeof(T) == sizeof(float) && is_silu && xsimd::any(size > B(T(detail::exact_from))))
+                    p = detail::exact_sums<Arch>(weights + c, width, taps, in, c, bias, extent);
                 B e = simd::load<Arch>(grad_y + c, extent);
                 if (is_silu)
                     e *= base_activation<activation::silu>::both(p, B(T(0))).derivative;

@@ -14,10 +14,11 @@ namespace deft {
 inline namespace DEFT_ISA {
 namespace kernels {
 
-/// mean, 0 for the root mean square norm, and r = 1 / sqrt(mean((o - mean)^2) + eps).
+/// mean, 0 for the root mean square norm, r = 1 / sqrt(mean((o - mean)^2) + eps), and eps r^2, which is what
+/// mean(((o - mean) r)^2) lacks to 1.
 template <class T>
 struct row_norm {
-    T mean, scale;
+    T mean, scale, rest;
 };
 
 namespace detail {
@@ -71,7 +72,8 @@ DEFT_NOINLINE row_norm<T> measure_row(const T* o, index n, bool has_mean, double
         const B u = detail::inside(simd::load<Arch>(o + i, extent) - from, extent);
         return u * u;
     });
-    return {mean, static_cast<T>(1 / std::sqrt(static_cast<double>(squares) / static_cast<double>(n) + eps))};
+    const double variance = static_cast<double>(squares) / static_cast<double>(n) + eps;
+    return {mean, static_cast<T>(1 / std::sqrt(variance)), static_cast<T>(eps / variance)};
 }
 
 /// y = (o - mean) r w act(gate).
@@ -126,6 +128,10 @@ DEFT_NOINLINE void gate_row_gradient(const T* o, row_norm<T> norm, bool has_mean
         sum = detail::sum_row<Arch, T>(n, [=](index i, auto extent)
                                               DEFT_INLINE_LAMBDA { return simd::load<Arch>(grad_o + i, extent); }) /
               T(n);
+    if (n == 1) { // e r (1 - v^2): what is left of it is eps alone
+        grad_o[0] *= has_mean ? T(0) : norm.rest;
+        return;
+    }
     const B part(through), less(sum);
     simd::for_each_vector<T, Arch, 1>(n, [&](index i, auto, auto extent) DEFT_INLINE_LAMBDA {
         const B v = (simd::load<Arch>(o + i, extent) - mean) * scale;

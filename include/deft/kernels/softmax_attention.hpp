@@ -74,8 +74,14 @@ public:
         const B scale(h.scale);
         for (index r = 0; r < rows; ++r) {
             T* const row = tile + r * stride;
-            for (index c = 0; c < stride; c += width)
-                simd::store(row + c, scale * simd::load<Arch>(row + c));
+            B size(T(0));
+            for (index c = 0; c < stride; c += width) {
+                const B s = scale * simd::load<Arch>(row + c);
+                simd::store(row + c, s);
+                size = simd::max(size, simd::abs(s));
+            }
+            if (sizeof(T) == sizeof(float) && xsimd::any(size > B(T(exact_from))))
+                make_exact(first + r, j, count, row);
             const index seen = h.seen(first + r) - j;
             for (index c = seen < 0 ? 0 : seen; c < stride; ++c)
                 row[c] = none;
@@ -112,6 +118,22 @@ public:
         }
     }
 
+private:
+    // Scores that large differ by more than rounding in float leaves of them, and exp sees differences alone.
+    static constexpr double exact_from = 1024;
+
+    void make_exact(index i, index j, index count, T* row) const noexcept {
+        for (index c = 0; c < count; ++c) {
+            if (!(std::abs(row[c]) > T(exact_from)))
+                continue;
+            double dot = 0;
+            for (index f = 0; f < h.features; ++f)
+                dot += double(h.q[i * h.q_row + f]) * double(h.k[(j + c) * h.k_row + f]);
+            row[c] = T(dot * double(h.scale));
+        }
+    }
+
+public:
     const softmax_attention_head<T> h;
     const index first, rows;
     T largest[std::size_t(softmax_queries)], sum[std::size_t(softmax_queries)], before[std::size_t(softmax_queries)];
