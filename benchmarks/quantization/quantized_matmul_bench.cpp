@@ -79,7 +79,7 @@ void add_rivals(comparison& c, const matrix& m, index tokens, const buffer<float
           {.tolerance = tolerance});
 #endif
 #if DEFT_PEER_GGML
-    if (f.bits == 4 && f.group_size == 32) {
+    if (f.bits == 4 && f.group_size == 32 && tolerance > 1e-3) { // it quantises activations
         const lazy peer([=] { return ggml::product(m.packed(), tokens, x.data()); });
         c.add("ggml_q4_0", [=] { peer->run(); }, {.after = [=] { peer->store(y.data()); }, .tolerance = tolerance});
     }

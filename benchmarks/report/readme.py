@@ -3,8 +3,9 @@
 
     readme.py README.md FILE.json...
 
-A line of the table holds the operators whose headers it links to; an operator that has no line of its own, such as
-`retention_decode`, belongs to the longest name that it begins with. Gradients and rows of several threads are left out.
+The ratios are those of the row `deft` of each shape, or of the fastest of deft's rows if none has that name; float,
+forward, one thread. A line of the table holds the whose headers it links to; an operator that has no line of its own, such as `retention_decode`, belongs to the longest
+name that it begins with.
 """
 import os
 import re
@@ -54,10 +55,11 @@ def library(implementation):
 def ratios(results, headers, files):
     """{header: (times the naive loop, times the best rival, names of rivals)}."""
     found = {name: ([], [], {}) for name in headers}
-    for row in results.rows.values():
-        header = header_of(row.operator, headers, files)
-        if header is None or row.role != "own" or row.type != "f32" or row.operator.endswith("_backward") \
-                or row.implementation.endswith("threads"):
+    for case in results.cases.values():
+        own = [row for row in case.values() if row.role == "own" and not row.implementation.endswith("threads")]
+        row = case.get("deft") or min(own, key=lambda row: row.seconds, default=None)
+        header = row and header_of(row.operator, headers, files)
+        if header is None or row.type != "f32" or row.operator.endswith("_backward"):
             continue
         over_naive, over_rival, rivals = found[header]
         naive, rival = results.naive(row), results.best_rival(row)
@@ -70,7 +72,7 @@ def ratios(results, headers, files):
 
 
 def fill(readme, results, files):
-    """The text of README with new ratios; a line whose operators were not measured stays as it is."""
+    """The text of README with new ratios; what was not measured stays as it is."""
     headers = [name for line in readme.splitlines() if line.startswith("| [") for name in LINK.findall(line)]
     found = ratios(results, headers, files)
     lines = []
@@ -80,10 +82,11 @@ def fill(readme, results, files):
             parts = [found[name] for name in LINK.findall(line)]
             naive, rival = ([value for part in parts for value in part[i]] for i in (0, 1))
             names = ", ".join(dict.fromkeys(name for part in parts for name in part[2]))
-            if naive or rival:
-                first = re.match(r"(\| .*? \| .*? \| .*? \|)", line)[1]
-                line = f"{first} {spread(naive)} | {spread(rival)}{f' ({names})' if names else ''} |"
-        lines.append(re.sub(r"  +\|", " |", line))
+            first, old_naive, old_rival = re.match(r"(\| .*? \| .*? \| .*? \|)(.*)\|(.*)\|$", line).groups()
+            new_naive = f" {spread(naive)} " if naive else old_naive
+            new_rival = f" {spread(rival)} ({names}) " if rival else old_rival
+            line = f"{first}{new_naive}|{new_rival}|"
+        lines.append(line)
     return "\n".join(lines) + "\n"
 
 
