@@ -4,8 +4,8 @@
     readme.py README.md FILE.json...
 
 The ratios are those of the row `deft` of each shape, or of the fastest of deft's rows if none has that name; float,
-forward, one thread. A line of the table holds the whose headers it links to; an operator that has no line of its own, such as `retention_decode`, belongs to the longest
-name that it begins with.
+forward, one thread. A line of the table holds the operators whose headers it links to; an operator that has no line of
+its own, such as `retention_decode`, belongs to the longest name that it begins with.
 """
 import os
 import re
