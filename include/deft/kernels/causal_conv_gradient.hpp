@@ -41,11 +41,11 @@ namespace detail {
 // Where terms of this size cancel, act' would show their rounding in float.
 inline constexpr double exact_from = 64;
 
-template <class T, class Arch = simd::default_arch>
+template <class T, class Arch>
 DEFT_ALWAYS_INLINE index count_of(simd::full) noexcept {
     return simd::lanes<T, Arch>;
 }
-template <class T, class Arch = simd::default_arch>
+template <class T, class Arch>
 DEFT_ALWAYS_INLINE index count_of(simd::partial part) noexcept {
     return part.count;
 }

@@ -22,14 +22,9 @@ public:
     using mode = typename layer_runner<T>::mode;
 
     index samples = 0, tokens = 0;
-    std::vector<T> x, x_quantised; ///< [samples, tokens, inputs of block at()]
+    std::vector<T> x, x_quantised; ///< [samples, tokens, inputs of the block that they have arrived at]
 
     explicit calibration(std::vector<learned_block<T>>& blocks) : blocks_(blocks) {}
-
-    /// Which block the samples have arrived at.
-    index at() const {
-        return at_;
-    }
 
     /// The input of block 0.
     void load(in<T, 3> from) {
@@ -88,7 +83,7 @@ private:
     }
 
     std::vector<learned_block<T>>& blocks_;
-    index at_ = 0;
+    index at_ = 0; ///< the block that the samples have arrived at
 };
 
 } // namespace DEFT_ISA

@@ -95,9 +95,8 @@ public:
             std::copy_n(original_.data() + o * original_.stride(0), inputs, weight.data() + o * inputs);
     }
 
-    /// CFP, step sizes by min-max, random A1 and A2 = 0. `origin` fills V0.
+    /// CFP, step sizes by min-max, random A1 and A2 = 0, after allocate(). `origin` fills V0.
     void prepare(std::uint64_t seed) {
-        allocate();
         copy_weight();
         if (options.truncate != cfp_weights::none) {
             std::vector<T> clip(std::size_t(options.truncate == cfp_weights::row ? outputs : 1));
