@@ -14,7 +14,7 @@ BASE = {"config.hpp", "view.hpp", "activation_kind.hpp"}
 ROOMS = {
     "base": (set(), ()),
     "parallel": ({"base"}, ("omp.h",)),
-    "linalg": ({"base", "simd", "kernels"}, ("Eigen/", "cblas.h")),
+    "linalg": ({"base", "parallel", "simd", "kernels"}, ("Eigen/", "cblas.h")),
     "simd": ({"base"}, ("xsimd/", "immintrin.h")),
     "kernels": ({"base", "simd"}, ()),
     "reference": ({"base"}, ()),

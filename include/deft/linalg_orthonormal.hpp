@@ -1,6 +1,6 @@
 /// \file
 /// Orthonormal bases by Householder reflections: what is left of QR when a Cholesky factor of the Gram matrix breaks
-/// down. Beside linalg.hpp, because Eigen's decompositions take long to compile.
+/// down. Beside linalg.hpp, because Eigen takes long to compile.
 #ifndef DEFT_LINALG_ORTHONORMAL_HPP
 #define DEFT_LINALG_ORTHONORMAL_HPP
 
@@ -16,9 +16,11 @@ namespace linalg {
 template <class T>
 void orthonormalise_rows(const matrix<T>& a) {
     using column_major = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>;
-    auto rows = detail::map_rows(a);
-    const Eigen::HouseholderQR<column_major> qr(rows.transpose());
-    rows = (qr.householderQ() * column_major::Identity(a.columns, a.rows)).transpose();
+    DEFT_ASSERT(a.column_stride == 1);
+    Eigen::Map<column_major, Eigen::Unaligned, Eigen::OuterStride<>> columns(a.data, a.columns, a.rows,
+                                                                             Eigen::OuterStride<>(a.row_stride));
+    const Eigen::HouseholderQR<column_major> qr(columns);
+    columns = qr.householderQ() * column_major::Identity(a.columns, a.rows);
 }
 
 } // namespace linalg

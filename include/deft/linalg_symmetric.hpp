@@ -1,6 +1,5 @@
 /// \file
-/// Eigenvalues and eigenvectors of symmetric matrices. Beside linalg.hpp, because Eigen's decompositions take long to
-/// compile.
+/// Eigenvalues and eigenvectors of symmetric matrices. Beside linalg.hpp, because Eigen takes long to compile.
 #ifndef DEFT_LINALG_SYMMETRIC_HPP
 #define DEFT_LINALG_SYMMETRIC_HPP
 
@@ -23,7 +22,9 @@ void symmetric_eigenvalues(const matrix<const T>& a, T* values) {
     DEFT_ASSERT(a.rows == a.columns);
     if (a.rows == 0)
         return;
-    const Eigen::SelfAdjointEigenSolver<detail::dense<T>> solver(detail::map_rows(a), Eigen::EigenvaluesOnly);
+    using square = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>;
+    const Eigen::SelfAdjointEigenSolver<square> solver(Eigen::Map<const square>(a.data, a.rows, a.rows),
+                                                       Eigen::EigenvaluesOnly);
     Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, 1>>(values, a.rows) = solver.eigenvalues();
 }
 
@@ -44,7 +45,7 @@ void symmetric_eigenvectors(const matrix<const T>& a, T* values, T* vectors) {
     if (n == 1) {
         diagonal[0] = a.data[0];
     } else {
-        const Eigen::Tridiagonalization<square> reduced(detail::map_rows(a));
+        const Eigen::Tridiagonalization<square> reduced(Eigen::Map<const square>(a.data, n, n));
         Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, 1>>(diagonal.data(), n) = reduced.diagonal();
         Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, 1>>(below.data(), n - 1) = reduced.subDiagonal();
         q = reduced.matrixQ();

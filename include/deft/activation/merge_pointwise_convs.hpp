@@ -90,8 +90,7 @@ bool has_contiguous_taps(const view<T, 4>& w) {
 
 /// weight, bias: the merged convolution; they must not overlap the inputs. Throws std::invalid_argument before anything
 /// is written if shapes do not fit each other or the mode, lambda or groups is not 1, or the third mode would be wrong
-/// at borders and options.borders does not accept that. The matrix product allocates. Cm = 0 gives weight = 0, bias =
-/// b2.
+/// at borders and options.borders does not accept that. Cm = 0 gives weight = 0, bias = b2. Does not allocate.
 template <class T = void, class W = view<T, 4>>
 void merge_pointwise_convs(in<element_t<T, W>, 4> w1, in<element_t<T, W>, 1> b1, in<element_t<T, W>, 4> w2,
                            in<element_t<T, W>, 1> b2, W&& weight, out<element_t<T, W>, 1> bias,

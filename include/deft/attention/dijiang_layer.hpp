@@ -30,8 +30,8 @@ inline namespace DEFT_ISA {
 /// q_scale and decay begin with the tokens of the call.
 ///
 /// y overlaps nothing. Throws std::invalid_argument before anything is written if shapes do not fit. NaN in a token
-/// reaches that token and, by the state, those after it. The same bits for every executor. Products of many rows
-/// allocate (linalg.hpp), a step of decoding does not but for the first.
+/// reaches that token and, by the state, those after it. The same bits for every executor. The plan
+/// allocates when it meets more tokens than before.
 template <class T = void, class Y = view<float, 3>, executor Executor = serial_executor>
 void dijiang_layer(in<element_t<T, Y>, 3> x,
                    const typename detail::non_deduced<dijiang_weights<const element_t<T, Y>>>::type& w, Y&& y_out,
@@ -48,7 +48,8 @@ void dijiang_layer(in<element_t<T, Y>, 3> x,
         const index rows = block.rows();
         S *const qkv = plan.memory(rows * 5 * e), *const o = qkv + rows * 3 * e, *const z = o + rows * e;
         const view<const S, 2> from = block.of(x);
-        detail::project<S>(from, linalg::matrix<const S>(w.w_qkv).transposed(), w.b_qkv, {qkv, {rows, 3 * e}});
+        detail::project<S>(from, linalg::matrix<const S>(w.w_qkv).transposed(), w.b_qkv, {qkv, {rows, 3 * e}},
+                           executor);
         for (index r = 0; r < rows; ++r)
             plan.rotate(qkv + r * 3 * e, position + block.token + r % block.tokens, false);
         for (S* const part : {qkv, qkv + d}) {
@@ -61,10 +62,11 @@ void dijiang_layer(in<element_t<T, Y>, 3> x,
         deft::linear_attention<S>(part(qkv), part(qkv + d), part(qkv + 2 * d), detail::decay_of(w.decay, block),
                                   block.heads(o, e, heads, d, d),
                                   linear_attention_state_view<S>(detail::state_of(state, block)), {}, executor);
-        detail::project<S>(from, w.w_gate, absent, {z, {rows, e}});
+        detail::project<S>(from, w.w_gate, absent, {z, {rows, e}}, executor);
         for (index r = 0; r < rows; ++r)
             kernels::gated_group_norm_forward<simd::default_arch, S>(plan.norm(w), o + r * e, z + r * e, o + r * e);
-        detail::project<S>({o, {rows, e}}, linalg::matrix<const S>(w.w_out).transposed(), w.b_out, block.of(y));
+        detail::project<S>({o, {rows, e}}, linalg::matrix<const S>(w.w_out).transposed(), w.b_out, block.of(y),
+                           executor);
     });
 }
 

@@ -106,7 +106,7 @@ void dijiang_layer_backward(in<element_t<T, GX>, 3> x,
         const auto heads_of = [&](S* first) { return detail::head_matrix(first, n, heads, d); };
 
         // Forward again.
-        detail::project<S>(from, matrix(w.w_qkv).transposed(), w.b_qkv, {qkv, {n, 3 * e}});
+        detail::project<S>(from, matrix(w.w_qkv).transposed(), w.b_qkv, {qkv, {n, 3 * e}}, executor);
         for (index i = 0; i < n; ++i)
             plan.rotate(qkv + i * 3 * e, position + i, false);
         for (const index at : {index{0}, d})
@@ -123,18 +123,18 @@ void dijiang_layer_backward(in<element_t<T, GX>, 3> x,
         const attention_decay<const S> decay = detail::decay_of(w.decay, block);
         deft::linear_attention<S>(q, part(phi + d), part(qkv + 2 * d), decay, block.heads(o, e, heads, d, d),
                                   linear_attention_state_view<S>(final_state), {}, executor);
-        detail::project<S>(from, w.w_gate, absent, {z, {n, e}});
+        detail::project<S>(from, w.w_gate, absent, {z, {n, e}}, executor);
 
         // Output, gate and norm: o becomes h, z its gradient, dh that of o.
         const view<const S, 2> h(o, {n, e}), dz(z, {n, e}), big(back, {n, 3 * e});
-        detail::project<S>(dy, w.w_out, absent, {dh, {n, e}});
+        detail::project<S>(dy, w.w_out, absent, {dh, {n, e}}, executor);
         for (index i = 0; i < n; ++i)
             kernels::gated_group_norm_backward<simd::default_arch, S>(plan.norm(w), o + i * e, z + i * e, dh + i * e,
                                                                       norm_sums.data(), norm_sums.data() + e, row,
                                                                       norm_sums.data() + 2 * e);
-        linalg::gemm<S>(S(1), matrix(dy).transposed(), h, S(1), grad.w_out);
+        linalg::gemm<S>(S(1), matrix(dy).transposed(), h, S(1), grad.w_out, executor);
         detail::add_rows<S>(dy, grad.b_out);
-        linalg::gemm<S>(S(1), matrix(from).transposed(), dz, S(1), grad.w_gate);
+        linalg::gemm<S>(S(1), matrix(from).transposed(), dz, S(1), grad.w_gate, executor);
 
         // Attention and features.
         const bool per_token = grad.decay.is_per_token();
@@ -165,11 +165,11 @@ void dijiang_layer_backward(in<element_t<T, GX>, 3> x,
         for (index i = 0; i < n; ++i)
             plan.rotate(back + i * 3 * e, position + i, true);
 
-        linalg::gemm<S>(S(1), matrix(big).transposed(), from, S(1), grad.w_qkv);
+        linalg::gemm<S>(S(1), matrix(big).transposed(), from, S(1), grad.w_qkv, executor);
         detail::add_rows<S>(big, grad.b_qkv);
         const view<S, 2> dx = block.of(grad_x);
-        linalg::gemm<S>(S(1), dz, matrix(w.w_gate).transposed(), S(0), dx);
-        linalg::gemm<S>(S(1), big, w.w_qkv, S(1), dx);
+        linalg::gemm<S>(S(1), dz, matrix(w.w_gate).transposed(), S(0), dx, executor);
+        linalg::gemm<S>(S(1), big, w.w_qkv, S(1), dx, executor);
     }
     for (index c = 0; c < e; ++c) {
         grad.gn_weight(c) = S(norm_sums[std::size_t(c)]);

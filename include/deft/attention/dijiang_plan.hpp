@@ -173,12 +173,12 @@ struct dijiang_block {
 };
 
 /// y = x W (+ bias): w is [in, out].
-template <class T>
+template <class T, class Executor>
 void project(const view<const T, 2>& x, const linalg::matrix<const T>& w, const view<const T, 1>& bias,
-             const view<T, 2>& y) {
+             const view<T, 2>& y, Executor& executor) {
     for (index r = 0; r < y.extent(0) && bias.is_given(); ++r)
         std::copy_n(bias.data(), y.extent(1), y.data() + r * y.stride(0));
-    linalg::gemm<T>(T(1), x, w, bias.is_given() ? T(1) : T(0), y);
+    linalg::gemm<T>(T(1), x, w, bias.is_given() ? T(1) : T(0), y, executor);
 }
 
 /// q scaled by q_scale, from phi(q); rows of `columns`, heads `stride` apart. The two may be the same.

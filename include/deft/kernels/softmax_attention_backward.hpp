@@ -8,6 +8,7 @@
 #ifndef DEFT_KERNELS_SOFTMAX_ATTENTION_BACKWARD_HPP
 #define DEFT_KERNELS_SOFTMAX_ATTENTION_BACKWARD_HPP
 
+#include <deft/kernels/matrix_product.hpp>
 #include <deft/kernels/softmax_attention.hpp>
 
 namespace deft {
@@ -20,31 +21,6 @@ struct softmax_attention_gradients {
     T *grad_q, *grad_k, *grad_v; ///< grad_k and grad_v are added to
     index grad_o_row, grad_q_row, grad_k_row, grad_v_row;
 };
-
-namespace detail {
-
-/// to (+)= factor A B.
-template <class Arch, class T>
-void add_product(strided_matrix<const T> a, strided_matrix<const T> b, index rows, index columns, index depth, T factor,
-                 bool accumulate, T* to, index stride) noexcept {
-    using shape = tile_shape<Arch, T>;
-    using B = simd::batch<T, Arch>;
-    alignas(64) T tile[std::size_t(softmax_rows<Arch, T>::padded_rows * shape::tile_columns)];
-    for (index c = 0; c < columns; c += shape::tile_columns) {
-        const index width = columns - c < shape::tile_columns ? columns - c : shape::tile_columns;
-        tile_product<Arch, T>(a, b.at(0, c), rows, width, depth, false, tile, shape::tile_columns);
-        for (index r = 0; r < rows; ++r) {
-            const T* const from = tile + r * shape::tile_columns;
-            T* const row = to + r * stride + c;
-            simd::for_each_vector<T, Arch, 1>(width, [&](index i, auto, auto extent) DEFT_INLINE_LAMBDA {
-                const B x = B(factor) * simd::load<Arch>(from + i, extent);
-                simd::store(row + i, accumulate ? x + simd::load<Arch>(row + i, extent) : x, extent);
-            });
-        }
-    }
-}
-
-} // namespace detail
 
 template <class Arch, class T>
 DEFT_NOINLINE void softmax_attention_gradient_block(const softmax_attention_head<T>& head, index first,
@@ -92,12 +68,12 @@ DEFT_NOINLINE void softmax_attention_gradient_block(const softmax_attention_head
                 d[c] = p[c] == T(0) ? T(0) : p[c] * (d[c] - delta[r] * inverse);
         }
         const strided_matrix<const T> p{rows.tile, stride, 1}, ds{products, stride, 1};
-        detail::add_product<Arch, T>(p.transposed(), grad_o, keys, head.width, count, T(1), true,
-                                     g.grad_v + j * g.grad_v_row, g.grad_v_row);
-        detail::add_product<Arch, T>(ds.transposed(), {head.q + first * head.q_row, head.q_row, 1}, keys, head.features,
-                                     count, head.scale, true, g.grad_k + j * g.grad_k_row, g.grad_k_row);
-        detail::add_product<Arch, T>(ds, {head.k + j * head.k_row, head.k_row, 1}, count, head.features, keys,
-                                     head.scale, true, grad_q, g.grad_q_row);
+        matrix_product<Arch, T>(T(1), p.transposed(), grad_o, T(1), {g.grad_v + j * g.grad_v_row, g.grad_v_row, 1},
+                                keys, head.width, count);
+        matrix_product<Arch, T>(head.scale, ds.transposed(), {head.q + first * head.q_row, head.q_row, 1}, T(1),
+                                {g.grad_k + j * g.grad_k_row, g.grad_k_row, 1}, keys, head.features, count);
+        matrix_product<Arch, T>(head.scale, ds, {head.k + j * head.k_row, head.k_row, 1}, T(1),
+                                {grad_q, g.grad_q_row, 1}, count, head.features, keys);
     }
 }
 

@@ -44,6 +44,12 @@ struct tile_shape {
         return fit < most ? fit : most;
     }
 
+    /// Rows of a tile, if so many are cut into tiles of about equal height.
+    static constexpr index rows_for(index rows) noexcept {
+        const index tiles = rows < 1 ? 1 : (rows + tile_rows - 1) / tile_rows, least = (rows + tiles - 1) / tiles;
+        return least < 1 ? kernel_rows : (least + kernel_rows - 1) / kernel_rows * kernel_rows;
+    }
+
     /// Columns of a tile that are written.
     static constexpr index padded(index columns) noexcept {
         return (columns + panel_columns - 1) / panel_columns * panel_columns;

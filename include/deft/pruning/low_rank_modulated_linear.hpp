@@ -191,13 +191,11 @@ void low_rank_modulated_weight(in<T, 2> weight, in<T, 3> down, in<T, 3> up, inde
     const T scale = T(options.scale);
     detail::for_each_tile<T>(merged.extent(0), merged.extent(1), shape::tile_columns, executor,
                              [&](index r, index c, kernels::block_size size) {
-                                 alignas(64) T tile[std::size_t(shape::tile_size)];
-                                 kernels::tile_product<arch, T>(left.at(r, 0), right.at(0, c), size.rows, size.columns,
-                                                                down.extent(1), false, tile, shape::tile_columns);
-                                 for (index i = 0; i < size.rows; ++i)
-                                     for (index j = 0; j < size.columns; ++j)
-                                         merged(r + i, c + j) =
-                                             weight(r + i, c + j) + scale * tile[i * shape::tile_columns + j];
+                                 for (index i = r; i < r + size.rows; ++i)
+                                     std::copy_n(&weight(i, c), size.columns, &merged(i, c));
+                                 kernels::matrix_product<arch, T>(scale, left.at(r, 0), right.at(0, c), T(1),
+                                                                  {&merged(r, c), merged.stride(0), 1}, size.rows,
+                                                                  size.columns, down.extent(1));
                              });
 }
 

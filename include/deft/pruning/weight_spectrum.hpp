@@ -43,16 +43,9 @@ void gram_matrix(const T* a, index r, index l, double* g) {
                 chunk[std::size_t(i * depth + j)] = double(a[i * l + p + j]);
         for (index i = 0; i < r; i += shape::tile_rows) {
             const index rows = std::min(shape::tile_rows, r - i);
-            for (index j = 0; j < i + rows; j += shape::tile_columns) { // below the diagonal, and the tiles across it
-                const index columns = std::min(shape::tile_columns, r - j);
-                alignas(64) double tile[std::size_t(shape::tile_size)];
-                kernels::tile_product<arch, double>({chunk.data() + i * depth, depth, 1},
-                                                    {chunk.data() + j * depth, 1, depth}, rows, columns, count, false,
-                                                    tile, shape::tile_columns);
-                for (index y = 0; y < rows; ++y)
-                    for (index x = 0; x < columns; ++x)
-                        g[(i + y) * r + j + x] += tile[y * shape::tile_columns + x];
-            }
+            // below the diagonal, and across it
+            kernels::matrix_product<arch, double>(1.0, {chunk.data() + i * depth, depth, 1}, {chunk.data(), 1, depth},
+                                                  1.0, {g + i * r, r, 1}, rows, i + rows, count);
         }
     }
     for (index i = 0; i < r; ++i)

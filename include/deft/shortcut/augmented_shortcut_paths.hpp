@@ -7,6 +7,7 @@
 #include <deft/activation_kind.hpp>
 #include <deft/kernels/activation_block.hpp>
 #include <deft/kernels/tile_product.hpp>
+#include <deft/linalg.hpp>
 #include <deft/parallel.hpp>
 #include <deft/view.hpp>
 
@@ -113,11 +114,7 @@ void for_each_row_block(index row_count, index most, Executor& executor, F&& f) 
 /// other.
 template <class T, class Executor, class F>
 void for_each_tile(index row_count, index column_count, index width, Executor& executor, F&& f) {
-    constexpr index most = shortcut_tile<T>::tile_rows, step = shortcut_tile<T>::kernel_rows;
-    const index row_blocks = (row_count + most - 1) / most, column_blocks = (column_count + width - 1) / width;
-    if (row_blocks == 0)
-        return;
-    const index height = std::min(most, ((row_count + row_blocks - 1) / row_blocks + step - 1) / step * step);
+    const index height = shortcut_tile<T>::rows_for(row_count), column_blocks = (column_count + width - 1) / width;
     executor.parallel_for((row_count + height - 1) / height * column_blocks, 1, [&](index begin, index end) {
         for (index t = begin; t < end; ++t) {
             const index r = t / column_blocks * height, c = t % column_blocks * width;
@@ -130,18 +127,9 @@ void for_each_tile(index row_count, index column_count, index width, Executor& e
 template <class T, class Executor>
 void multiply(kernels::strided_matrix<const T> a, kernels::strided_matrix<const T> b, index depth, bool accumulate,
               const view<T, 2>& out, Executor& executor) {
-    using shape = shortcut_tile<T>;
-    const bool skinny = kernels::is_skinny(a, b, out.extent(0)); // else rows are padded, and long ones do not fit
-    const index stride = skinny ? shape::columns_for(out.extent(0)) : shape::tile_columns;
-    for_each_tile<T>(out.extent(0), out.extent(1), stride, executor, [&](index r, index c, kernels::block_size size) {
-        alignas(64) T tile[std::size_t(shape::tile_size)];
-        kernels::tile_product<simd::default_arch, T>(a.at(r, 0), b.at(0, c), size.rows, size.columns, depth, false,
-                                                     tile, stride);
-        const auto to = block_at(out, r, c);
-        const kernels::row_block<const T> nothing{nullptr, 0};
-        kernels::add_blocks<simd::default_arch, T>(
-            {tile, stride}, accumulate ? kernels::row_block<const T>{to.data, to.stride} : nothing, T(1), to, size);
-    });
+    const linalg::matrix<const T> left(a.data, out.extent(0), depth, a.row_stride, a.column_stride),
+        right(b.data, depth, out.extent(1), b.row_stride, b.column_stride);
+    linalg::gemm<T>(T(1), left, right, accumulate ? T(1) : T(0), out, executor);
 }
 
 /// The gradient of the weights of one path, from^T to, in the orientation that they have.

@@ -39,11 +39,11 @@ void dense_mamba_layer_rows(const dense_mamba_layer<T>& w, index l, const layer_
     const view<T, 2> normed(m.normed, {rows, o.width}), u(m.u, {rows, e}), dt(m.projected, {rows, projected}),
         delta(m.delta, {rows, e});
     normalise_rows<T>(x, w.norm, o.eps, normed, executor);
-    map_rows<T>(normed, w.in_proj, {m.x_and_z, {rows, 2 * e}});
+    map_rows<T>(normed, w.in_proj, {m.x_and_z, {rows, 2 * e}}, false, executor);
     causal_conv1d<T>(block.sequences(m.x_and_z, e, 2 * e), w.conv_weight, w.conv_bias, block.sequences(m.u, e, e),
                      block.part(state.conv(l)), {}, executor);
-    map_rows<T>(u, w.x_proj, dt);
-    map_rows<T>({m.projected, {rows, o.rank}, {projected, index{1}}}, w.dt_proj, delta);
+    map_rows<T>(u, w.x_proj, dt, false, executor);
+    map_rows<T>({m.projected, {rows, o.rank}, {projected, index{1}}}, w.dt_proj, delta, false, executor);
 
     const auto vectors = [&](index first) {
         return view<const T, 4>(m.projected + first, {block.batches, block.tokens, 1, n},
@@ -78,7 +78,7 @@ void dense_mamba_layer_rows(const dense_mamba_layer<T>& w, index l, const layer_
             hidden = tokens(m.window + l % o.window * rows * states);
         selective_scan_hidden<T>(in, added, y, hidden, h, {.point = o.point}, executor);
     }
-    map_rows<T>(delta, w.out_proj, x, true);
+    map_rows<T>(delta, w.out_proj, x, true, executor);
 }
 
 } // namespace detail
@@ -86,8 +86,8 @@ void dense_mamba_layer_rows(const dense_mamba_layer<T>& w, index l, const layer_
 /// y of x; formulas and shapes at the top of this file.
 ///
 /// y may be x. Throws std::invalid_argument before anything is written if shapes do not fit. NaN in a token reaches
-/// that token and, by the states, those after it. The same bits for every executor; matrix products use one thread.
-/// Products of many rows allocate (linalg.hpp), a step of decoding does not but for the first.
+/// that token and, by the states, those after it. The same bits for every executor. The plan allocates when it
+/// meets more tokens than before.
 template <class T = void, class Y = view<float, 3>, executor Executor = serial_executor>
 void dense_mamba_block(in<element_t<T, Y>, 3> x,
                        typename detail::non_deduced<std::span<const dense_mamba_layer<element_t<T, Y>>>>::type layers,

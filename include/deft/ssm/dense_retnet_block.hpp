@@ -39,9 +39,9 @@ void dense_retnet_layer_rows(const dense_retnet_layer<T>& w, index l, const laye
     const view<T, 2> normed(m.normed, {rows, d}), q(m.q, {rows, dk}), k(m.k, {rows, dk}),
         v_and_gate(m.v_and_gate, {rows, 2 * e}), v(m.v_and_gate, {rows, e}, {2 * e, index{1}});
     normalise_rows<T>(x, w.input_norm, o.eps, normed, executor);
-    map_rows<T>(normed, w.wq, q);
-    map_rows<T>(normed, w.wk, k);
-    map_rows<T>(normed, w.wvg, v_and_gate);
+    map_rows<T>(normed, w.wq, q, false, executor);
+    map_rows<T>(normed, w.wk, k, false, executor);
+    map_rows<T>(normed, w.wvg, v_and_gate, false, executor);
     silu_rows<T>(q, T(1), executor);
     silu_rows<T>(k, T(1 / std::sqrt(double(dk / o.heads))), executor);
     silu_rows<T>(v_and_gate, T(1), executor);
@@ -89,7 +89,7 @@ void dense_retnet_layer_rows(const dense_retnet_layer<T>& w, index l, const laye
     const view<T, 3> gated(m.o, {1, rows, e});
     retention_gate<T>(heads, {m.v_and_gate + e, {1, rows, e}, {0, 2 * e, index{1}}}, w.group_norm, gated,
                       {.gate = activation::identity, .eps = o.eps}, executor);
-    map_rows<T>({m.o, {rows, e}}, w.wo, x, true);
+    map_rows<T>({m.o, {rows, e}}, w.wo, x, true, executor);
 }
 
 } // namespace detail
@@ -98,8 +98,7 @@ void dense_retnet_layer_rows(const dense_retnet_layer<T>& w, index l, const laye
 ///
 /// y may be x. Throws std::invalid_argument before anything is written if shapes do not fit or abs_sum meets a state
 /// that is not empty. NaN in a token reaches that token and, by the state, those after it. The same bits for every
-/// executor; matrix products use one thread. Products of many rows allocate (linalg.hpp), a step of decoding does not
-/// but for the first.
+/// executor. The plan allocates when it meets more tokens than before.
 template <class T = void, class Y = view<float, 3>, executor Executor = serial_executor>
 void dense_retnet_block(in<element_t<T, Y>, 3> x,
                         typename detail::non_deduced<std::span<const dense_retnet_layer<element_t<T, Y>>>>::type layers,

@@ -79,9 +79,10 @@ void normalise_rows(const view<const T, 2>& x, const view<const T, 1>& weight, d
 }
 
 /// y = x w^T, or y += x w^T.
-template <class T>
-void map_rows(const view<const T, 2>& x, const view<const T, 2>& w, const view<T, 2>& y, bool adds = false) {
-    linalg::gemm<T>(T(1), x, linalg::matrix<const T>(w).transposed(), T(adds ? 1 : 0), y);
+template <class T, class Executor>
+void map_rows(const view<const T, 2>& x, const view<const T, 2>& w, const view<T, 2>& y, bool adds,
+              Executor& executor) {
+    linalg::gemm<T>(T(1), x, linalg::matrix<const T>(w).transposed(), T(adds ? 1 : 0), y, executor);
 }
 
 /// x = scale silu(x).
