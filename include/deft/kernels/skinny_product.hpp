@@ -164,7 +164,9 @@ DEFT_NOINLINE void skinny_product(strided_matrix<const T> a, strided_matrix<cons
                 }
             });
     };
-    if (rows == 4 || rows > 6) // there are groups of 4
+    if (rows == 1) // as many streams of memory as the hardware follows
+        by_columns(std::integral_constant<int, 8>{});
+    else if (rows == 4 || rows > 6) // there are groups of 4
         by_columns(std::integral_constant<int, 3>{});
     else
         by_columns(std::integral_constant<int, 4>{});
