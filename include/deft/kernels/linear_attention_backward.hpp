@@ -2,13 +2,14 @@
 /// Gradients of linear attention of one group, by three recurrences of the same kind as the forward one. C++17.
 ///
 /// With N_i = do_i / D_i and M_i = -(o_i do_i) / D_i, D_i = q_i z_i + eps (N_i = do_i, M_i = 0 if nothing is divided),
-/// v' = (v, 1), N' = (N, M), S' = (S, z), and G' = dS' carried from the last token to the first:
+/// and with G = dS and g = dz carried from the last token to the first:
 ///
-///     forward    S'_i = a_i S'_{i-1} + k_i v'_i^T           dq_i = S'_i N'_i
-///     backward   G'_i = a_{i+1} G'_{i+1} + q_i N'_i^T       dk_i = G'_i v'_i      dv_i = G_i^T k_i
+///     forward    S_i = a_i S_{i-1} + k_i v_i^T,         z_i = a_i z_{i-1} + k_i           dq_i = S_i N_i + M_i z_i
+///     backward   G_i = a_{i+1} G_{i+1} + q_i N_i^T,     g_i = a_{i+1} g_{i+1} + M_i q_i   dk_i = G_i v_i + g_i
+///                                                                                         dv_i = G_i^T k_i
 ///
-/// dq and dk are recurrences on the transposed states, with panels of features, dv on panels of columns. A few panels
-/// walk over all tokens before the next ones, so that no state is kept but in cache.
+/// In dq and dk S and G are recurrences on transposed states, with panels of features, in dv on panels of columns. A
+/// few panels walk over all tokens before the next ones, so that no state is kept but in cache. z and g walk alone.
 #ifndef DEFT_KERNELS_LINEAR_ATTENTION_BACKWARD_HPP
 #define DEFT_KERNELS_LINEAR_ATTENTION_BACKWARD_HPP
 
@@ -38,6 +39,20 @@ struct linear_attention_gradient_group {
 
 namespace detail {
 
+// z += w x if Update, then to += m z.
+template <class Arch, bool Update, class T>
+DEFT_ALWAYS_INLINE void add_and_spread(T* z, const T* x, T w, T* to, T m, index n) noexcept {
+    using B = simd::batch<T, Arch>;
+    simd::for_each_vector<T, Arch, 1>(n, [&](index c, auto, auto extent) DEFT_INLINE_LAMBDA {
+        B state = simd::load<Arch>(z + c, extent);
+        if constexpr (Update) {
+            state = simd::fma(B(w), simd::load<Arch>(x + c, extent), state);
+            simd::store(z + c, state, extent);
+        }
+        simd::store(to + c, simd::fma(B(m), state, simd::load<Arch>(to + c, extent)), extent);
+    });
+}
+
 template <class Arch, class T>
 class linear_attention_gradient_run {
     using shape = panel_shape<Arch, T>;
@@ -48,23 +63,28 @@ public:
 
     void run() noexcept {
         for (index h = 0; h < g.heads; ++h)
-            for_each_group(g.features, wide(), [&](index c, index r, index rows) { keys(h, c, r, rows); });
+            for_each_group(g.features, g.width, [&](index c, index r, index rows) { keys(h, c, r, rows); });
         for (index h = 0; h < g.heads; ++h)
             for_each_group(g.width, g.features, [&](index c, index r, index rows) { values(h, c, r, rows); });
         for (index h = 0; h < g.heads; ++h)
-            for_each_group(g.features, wide(), [&](index c, index r, index rows) { queries(h, c, r, rows); });
+            for_each_group(g.features, g.width, [&](index c, index r, index rows) { queries(h, c, r, rows); });
+        for (index h = 0; h < g.heads && divided() && !g.constant_denominator; ++h)
+            for (index f = 0; f < g.features; f += shape::rows)
+                norms(h, f, g.features - f < shape::rows ? g.features - f : shape::rows);
     }
 
 private:
-    // Panels that walk together: the rows of k and q are packed once for all of them.
+    // Panels that walk together: the values are packed once for all of them.
     static constexpr index panels = 4;
 
     bool divided() const noexcept {
         return g.denominator.data != nullptr;
     }
-    // Columns of v' and N'.
-    index wide() const noexcept {
-        return g.width + (divided() && !g.constant_denominator ? 1 : 0);
+    T inverse(index h, index t) const noexcept {
+        if (!divided())
+            return T(1);
+        const T d = *g.denominator.at(h, t);
+        return d == T(0) ? T(0) : 1 / d;
     }
 
     template <class F>
@@ -91,149 +111,122 @@ private:
             add_row(sums_of_token + p * shape::tokens * columns, factor, count, accumulate, to + at);
         });
     }
-    // Rows of a tensor as they lie serve as v' and N' where these have no column more; what they lack as factors is
-    // given to values and sums.
-    bool are_direct() const noexcept {
-        return wide() == g.width;
-    }
-    static token_rows<T> direct(const head_rows<const T>& from, index h, index column) noexcept {
+    // Rows of a tensor as they lie: what they lack as factors is given to values and sums.
+    static token_rows<T> rows_of(const head_rows<const T>& from, index h, index column) noexcept {
         return {from.at(h, 0) + column, from.token};
     }
+    // Part of a state, rows [r, r + rows) of columns from c on, of its transpose if `swapped`; zero if it is null.
+    void load(const T* state, index row_stride, bool swapped, index c, index r, index rows) noexcept {
+        const index of_row = swapped ? 1 : row_stride, of_column = swapped ? row_stride : 1;
+        for_each_panel([&](index p, index at, index count) {
+            load_panel<Arch, T>({state == nullptr ? nullptr : state + r * of_row + (c + at) * of_column, of_row,
+                                 of_column, rows, count},
+                                panel + p * shape::size);
+        });
+    }
 
-    // dq of head h in the features from c on: rows [r, r + rows) of S'^T.
+    // dq of head h in the features from c on: rows [r, r + rows) of S^T.
     void queries(index h, index c, index r, index rows) noexcept {
-        load_transposed(g.state, g.state_row, g.norm, c, r, rows);
-        const bool as_they_lie = are_direct();
-        if (as_they_lie) {
-            key_rows = direct(g.v, 0, r);
-            query_rows = direct(g.grad_o, h, r);
-        }
+        load(g.state, g.state_row, true, c, r, rows);
         walk(
-            false, rows, g.tokens, g.queries,
-            [&](index t, T scale, T* row, T* value) {
-                if (!as_they_lie)
-                    pack_value(t, r, rows, scale, row);
-                pack_values(g.k.at(0, t) + c, as_they_lie ? scale : T(1), value);
-            },
-            [&](index t, T scale, T* row) { pack_cotangent(h, t, r, rows, scale, row); },
+            false, rows, g.tokens, g.queries, rows_of(g.v, 0, r), rows_of(g.grad_o, h, r),
+            [&](index t, T scale, T* value) { pack_values(g.k.at(0, t) + c, scale, value); },
             [&](index t, T scale, const T* sum) {
-                add_sums(sum, as_they_lie ? scale * inverse(h, t) : T(1), r > 0, g.grad_q.at(h, t) + c);
+                add_sums(sum, scale * inverse(h, t), r > 0, g.grad_q.at(h, t) + c);
             });
     }
 
     // dk in the features from c on: what head h adds.
     void keys(index h, index c, index r, index rows) noexcept {
         const bool first = h == 0;
-        load_transposed(first ? g.grad_state : nullptr, g.grad_state_row, first ? g.grad_norm : nullptr, c, r, rows);
-        const bool as_they_lie = are_direct();
-        if (as_they_lie) {
-            key_rows = direct(g.grad_o, h, r);
-            query_rows = direct(g.v, 0, r);
-        }
-        const T left = walk(
-            true, rows, g.queries, g.tokens,
-            [&](index t, T scale, T* row, T* value) {
-                if (!as_they_lie)
-                    pack_cotangent(h, t, r, rows, scale, row);
-                pack_values(g.q.at(h, t) + c, as_they_lie ? scale * inverse(h, t) : T(1), value);
-            },
-            [&](index t, T scale, T* row) { pack_value(t, r, rows, scale, row); },
-            [&](index t, T scale, const T* sum) {
-                add_sums(sum, as_they_lie ? scale : T(1), !first || r > 0, g.grad_k.at(0, t) + c);
-            });
-        if (g.grad_norm != nullptr && r + rows > g.width)
-            for_each_panel([&](index p, index at, index count) {
-                store_panel<Arch, T>(panel + p * shape::size + (g.width - r) * columns, left, !first,
-                                     {g.grad_norm + c + at, 0, 1, 1, count});
-            });
+        load(first ? g.grad_state : nullptr, g.grad_state_row, true, c, r, rows);
+        walk(
+            true, rows, g.queries, g.tokens, rows_of(g.grad_o, h, r), rows_of(g.v, 0, r),
+            [&](index t, T scale, T* value) { pack_values(g.q.at(h, t) + c, scale * inverse(h, t), value); },
+            [&](index t, T scale, const T* sum) { add_sums(sum, scale, !first || r > 0, g.grad_k.at(0, t) + c); });
     }
 
     // dv in the columns from c on: what head h adds.
     void values(index h, index c, index r, index rows) noexcept {
-        T* const state = g.grad_state == nullptr ? nullptr : g.grad_state + r * g.grad_state_row + c;
-        for_each_panel([&](index p, index at, index count) {
-            load_panel<Arch, T>({h > 0 || state == nullptr ? nullptr : state + at, g.grad_state_row, 1, rows, count},
-                                panel + p * shape::size);
-        });
-        key_rows = direct(g.q, h, r);
-        query_rows = direct(g.k, 0, r);
+        load(h > 0 ? nullptr : g.grad_state, g.grad_state_row, false, c, r, rows);
         const T left = walk(
-            true, rows, g.queries, g.tokens,
-            [&](index t, T scale, T*, T* value) { pack_values(g.grad_o.at(h, t) + c, scale * inverse(h, t), value); },
-            [](index, T, T*) {},
+            true, rows, g.queries, g.tokens, rows_of(g.q, h, r), rows_of(g.k, 0, r),
+            [&](index t, T scale, T* value) { pack_values(g.grad_o.at(h, t) + c, scale * inverse(h, t), value); },
             [&](index t, T scale, const T* sum) { add_sums(sum, scale, h > 0 || r > 0, g.grad_v.at(0, t) + c); });
-        if (state != nullptr)
+        if (g.grad_state != nullptr)
             for_each_panel([&](index p, index at, index count) {
                 store_panel<Arch, T>(panel + p * shape::size, left, h > 0,
-                                     {state + at, g.grad_state_row, 1, rows, count});
+                                     {g.grad_state + r * g.grad_state_row + c + at, g.grad_state_row, 1, rows, count});
             });
     }
 
-    // ---- rows of v' and N'
+    // What z and g add to dq and dk in `count` features from f on, and the gradient of the first z.
+    void norms(index h, index f, index count) noexcept {
+        alignas(64) T z[std::size_t(shape::rows)];
+        const auto start = [&](const T* from) {
+            for (index i = 0; i < count; ++i)
+                z[i] = from == nullptr ? T(0) : from[f + i];
+        };
+        const auto decay = [&](T a) {
+            if (g.causal && a != T(1))
+                scale_row<Arch>(z, count, a);
+        };
+        const auto weight = [&](index t) {
+            return -inverse(h, t) * dot<Arch>(g.o.at(h, t), g.grad_o.at(h, t), g.width);
+        };
+        start(g.norm);
+        for (index t = 0; t < g.tokens; ++t) {
+            decay(g.decay[t]);
+            const T* const k = g.k.at(0, t) + f;
+            if (g.causal)
+                add_and_spread<Arch, true>(z, k, T(1), g.grad_q.at(h, t) + f, weight(t), count);
+            else
+                add_and_read<Arch, T, true, false>(z, k, nullptr, count);
+        }
+        for (index t = 0; t < g.queries && !g.causal; ++t)
+            add_and_spread<Arch, false, T>(z, nullptr, T(0), g.grad_q.at(h, t) + f, weight(t), count);
 
-    T inverse(index h, index t) const noexcept {
-        if (!divided())
-            return T(1);
-        const T d = *g.denominator.at(h, t);
-        return d == T(0) ? T(0) : 1 / d;
-    }
-    void pack_value(index t, index r, index rows, T scale, T* row) const noexcept {
-        const index inside = g.width - r < rows ? g.width - r : rows;
-        pack_row<Arch>(g.v.at(0, t) + r, inside, scale, row);
-        if (inside < rows)
-            row[inside] = scale;
-    }
-    void pack_cotangent(index h, index t, index r, index rows, T scale, T* row) const noexcept {
-        const index inside = g.width - r < rows ? g.width - r : rows;
-        const T weight = scale * inverse(h, t);
-        pack_row<Arch>(g.grad_o.at(h, t) + r, inside, weight, row);
-        if (inside < rows)
-            row[inside] = -weight * dot<Arch>(g.o.at(h, t), g.grad_o.at(h, t), g.width);
+        start(h == 0 ? g.grad_norm : nullptr);
+        for (index t = 0; t < g.queries && !g.causal; ++t)
+            add_and_read<Arch, T, true, false>(z, g.q.at(h, t) + f, nullptr, count, weight(t));
+        for (index t = g.tokens - 1; t >= 0; --t) {
+            T* const to = g.grad_k.at(0, t) + f;
+            if (g.causal)
+                add_and_spread<Arch, true>(z, g.q.at(h, t) + f, weight(t), to, T(1), count);
+            else
+                add_and_spread<Arch, false, T>(z, nullptr, T(0), to, T(1), count);
+            decay(g.decay[t]);
+        }
+        for (index i = 0; i < count && g.grad_norm != nullptr; ++i)
+            g.grad_norm[f + i] = h == 0 ? z[i] : g.grad_norm[f + i] + z[i];
     }
 
     // ---- walks
 
-    // Rows [r, r + rows) of the transpose of (state, norm); zero where they are null.
-    void load_transposed(const T* state, index row_stride, const T* norm, index c, index r, index rows) noexcept {
-        const index inside = g.width - r < rows ? g.width - r : rows;
-        for_each_panel([&](index p, index at, index count) {
-            T* const to = panel + p * shape::size;
-            load_panel<Arch, T>(
-                {state == nullptr ? nullptr : state + (c + at) * row_stride + r, 1, row_stride, inside, count}, to);
-            if (inside < rows)
-                load_panel<Arch, T>({norm == nullptr ? nullptr : norm + c + at, 0, 1, 1, count}, to + inside * columns);
-        });
-    }
-
-    // Takes the panels over all tokens: `update` fills the key and the value of a token, `query` its query, unless
-    // key_rows and query_rows say where they lie; `read` gets what it reads. Returns the factor that the panels still
-    // lack.
-    template <class U, class Q, class R>
-    T walk(bool reverse, index rows, index updates, index reads, U&& update, Q&& query, R&& read) noexcept {
-        const T left = walk_blocks(reverse, rows, updates, reads, update, query, read);
-        key_rows = query_rows = {nullptr, 0};
-        return left;
-    }
-    template <class U, class Q, class R>
-    T walk_blocks(bool reverse, index rows, index updates, index reads, U&& update, Q&& query, R&& read) noexcept {
+    // Takes the panels over all tokens: keys and queries are rows of tensors, `value` fills the value of a token,
+    // `read` gets what it reads. Returns the factor that the panels still lack.
+    template <class V, class R>
+    T walk(bool reverse, index rows, index updates, index reads, token_rows<T> k, token_rows<T> q, V&& value,
+           R&& read) noexcept {
         if (!g.causal) {
             const auto none = [](index) { return T(1); };
-            blocks<true, false>(reverse, rows, updates, none, update, query, read);
-            blocks<false, true>(reverse, rows, reads, none, update, query, read);
+            blocks<true, false>(reverse, rows, updates, none, k, q, value, read);
+            blocks<false, true>(reverse, rows, reads, none, k, q, value, read);
             return T(1);
         }
         if (!reverse)
             return blocks<true, true>(
-                false, rows, updates, [&](index i) { return g.decay.exact(i); }, update, query, read);
+                false, rows, updates, [&](index i) { return g.decay.exact(i); }, k, q, value, read);
         const T left = blocks<true, true>(
-            true, rows, updates, [&](index i) { return i == 0 ? 1.0 : g.decay.exact(g.tokens - i); }, update, query,
+            true, rows, updates, [&](index i) { return i == 0 ? 1.0 : g.decay.exact(g.tokens - i); }, k, q, value,
             read);
         return g.tokens == 0 ? left : left * g.decay[0];
     }
 
-    template <bool Update, bool Read, class D, class U, class Q, class R>
-    T blocks(bool reverse, index rows, index n, D&& decay, U&& update, Q&& query, R&& read) noexcept {
-        const index most = shape::tokens_for(rows);
+    template <bool Update, bool Read, class D, class V, class R>
+    T blocks(bool reverse, index rows, index n, D&& decay, token_rows<T> k, token_rows<T> q, V&& value,
+             R&& read) noexcept {
+        constexpr index most = shape::tokens;
         T after = 1;
         for (index s = 0; s < n; s += most) {
             const index count = n - s < most ? n - s : most;
@@ -243,25 +236,18 @@ private:
             find_factors<T>(
                 count, [&](index i) { return decay(s + i); }, factors);
             after = factors.after;
-            for (index i = 0; i < count; ++i) {
-                if constexpr (Update)
-                    update(token(i), factors.key[i], key_buffer + i * rows, value_buffer + i * columns);
-                if constexpr (Read)
-                    if (query_rows.data == nullptr)
-                        query(token(i), factors.query[i], query_buffer + i * rows);
-            }
-            const auto rows_from = [&](const token_rows<T>& lying, const T* packed) {
-                const index step = reverse ? -lying.stride : lying.stride;
-                return lying.data == nullptr ? token_rows<T>{packed, rows}
-                                             : token_rows<T>{lying.data + token(0) * lying.stride, step};
+            for (index i = 0; i < count && Update; ++i)
+                value(token(i), factors.key[i], value_buffer + i * columns);
+            const auto from_here = [&](const token_rows<T>& lying) {
+                return token_rows<T>{lying.data + token(0) * lying.stride, reverse ? -lying.stride : lying.stride};
             };
-            const token_rows<T> k = rows_from(key_rows, key_buffer), q = rows_from(query_rows, query_buffer);
             for_each_panel([&](index p, index, index) {
                 T* const out = sums + p * shape::tokens * columns;
                 for (index i = 0; i < count * columns && Read; ++i)
                     out[i] = T(0);
-                pass_block<Arch, T, Update, Read>(factors, panel + p * shape::size, rows, k, q,
-                                                  value_buffer + p * shape::tokens * columns, out, count);
+                pass_block<Arch, T, Update, Read>(factors, panel + p * shape::size, rows, Update ? from_here(k) : k,
+                                                  Read ? from_here(q) : q, value_buffer + p * shape::tokens * columns,
+                                                  out, count);
             });
             if constexpr (Read)
                 for (index i = 0; i < count; ++i)
@@ -281,12 +267,10 @@ private:
 
     const linear_attention_gradient_group<T> g;
     block_factors<T> factors;
-    token_rows<T> key_rows{nullptr, 0}, query_rows{nullptr, 0};
     index lanes = 0; // columns of all panels
     alignas(64) T panel[std::size_t(panels * shape::size)];
     alignas(64) T value_buffer[std::size_t(panels * shape::tokens * columns)],
         sums[std::size_t(panels * shape::tokens * columns)];
-    alignas(64) T key_buffer[std::size_t(shape::block)], query_buffer[std::size_t(shape::block)];
 };
 
 } // namespace detail
