@@ -7,7 +7,7 @@
 set -eu
 
 build="g++ cmake ninja-build libeigen3-dev libxsimd-dev xtl-dev nlohmann-json3-dev python3"
-bench="libbenchmark-dev libdnnl-dev libopenblas-dev libfftw3-dev python3-numpy python3-matplotlib"
+bench="libbenchmark-dev libdnnl-dev libopenblas-dev libfftw3-dev libxnnpack-dev libpthreadpool-dev python3-numpy python3-matplotlib"
 test="catch2 pkg-config"
 case "${1-}" in
 bench) packages="$build $bench" ;;

@@ -1,6 +1,7 @@
-// series_activation_2d in deployment, and its gradient, against oneDNN's depthwise convolution.
+// series_activation_2d in deployment, and its gradient, against the depthwise convolutions of oneDNN and XNNPACK.
 #include "../peers/onednn.hpp"
 #include "../peers/series.hpp"
+#include "../peers/xnnpack.hpp"
 #include "../support/suite.hpp"
 
 #include <deft/activation/series_activation_2d.hpp>
@@ -122,6 +123,16 @@ void forward(suite& s, const setup& c) {
     add_onednn("onednn_own", onednn::layout::own);
     if (c.layout == nhwc)
         add_onednn("onednn_nhwc", onednn::layout::nhwc);
+#endif
+#if DEFT_PEER_XNNPACK
+    if (c.layout == nhwc) {
+        const auto h = output<float>(c.count(), 4);
+        const lazy layer([=] {
+            return xnnpack::depthwise_relu(c.batch, c.channels, c.height, c.width, c.taps, weight.data(), bias.data(),
+                                           own_x.data.data(), h.data(), own_y.data.data());
+        });
+        rivals.add("xnnpack", [=] { layer->run(); }, {.before = own_x.load, .after = own_y.store});
+    }
 #endif
 }
 

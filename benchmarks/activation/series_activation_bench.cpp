@@ -1,5 +1,7 @@
-// series_activation, its gradient, and its prepared form, against Eigen expressions and the compiler's vectoriser.
+// series_activation, its gradient, and its prepared form, against Eigen expressions, the compiler's
+// vectoriser and PyTorch.
 #include "../peers/series.hpp"
+#include "../peers/torch.hpp"
 #include "../support/suite.hpp"
 
 #include <deft/activation/prepared_series_activation.hpp>
@@ -124,6 +126,10 @@ void forward(suite& s, const setup& c) {
         if (c.terms > 1 && c.form == outer && c.shared == sharing::scalar && !c.in_place)
             rivals.add("eigen_passes", [=] { eigen::run_passes(peer()); });
         rivals.add("autovec", [=] { autovec::run(peer()); }, {.before = restore});
+#if DEFT_PEER_TORCH
+        if (!c.in_place)
+            rivals.add("torch", [=] { torch::run(peer()); });
+#endif
         if (c.shared == sharing::scalar && c.base != relu) {
             const lazy prepared([=] {
                 return prepared_series_activation<T>(as(a, shape<1>(c.terms)), as(b, shape<1>(c.terms)), c.options());

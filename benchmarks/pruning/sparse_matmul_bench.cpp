@@ -1,5 +1,6 @@
 // sparse_matmul and its gradient, against Eigen's CSR product and the dense products that pruning replaces.
 #include "../peers/gemm.hpp"
+#include "../peers/xnnpack.hpp"
 #include "../support/suite.hpp"
 
 #include <deft/pruning/sparse_matmul.hpp>
@@ -88,6 +89,13 @@ void forward(suite& s, index m, index n, index p, int percent, bool full = false
         add_dense("eigen_dense", eigen::run);
 #if DEFT_PEER_OPENBLAS
         add_dense("openblas_dense", openblas::run);
+#endif
+#if DEFT_PEER_XNNPACK
+        if (p > 1) { // a vector it has no sparse kernel for
+            const lazy layer(
+                [=] { return xnnpack::sparse_product(m, n, p, w.data(), bias.data(), x.data(), y.data()); });
+            rows.add("xnnpack", [=] { layer->run(); });
+        }
 #endif
     }
     rows.add("deft", [=] {

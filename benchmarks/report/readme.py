@@ -17,7 +17,7 @@ from results import read
 LINK = re.compile(r"\(include/deft/\w+/(\w+)\.hpp\)")
 OPERATOR = re.compile(r"DEFT_OPERATOR\(\w+, (\w+), (\w+)\)")
 LIBRARIES = {"eigen": "Eigen", "autovec": "auto-vectorised", "openblas": "OpenBLAS", "onednn": "oneDNN", "ggml": "ggml",
-             "pocketfft": "pocketfft", "fftw": "FFTW"}
+             "pocketfft": "pocketfft", "fftw": "FFTW", "xnnpack": "XNNPACK", "torch": "PyTorch"}
 
 
 def names_of_files(path):

@@ -1,6 +1,8 @@
 // augmented_shortcut against the products alone and against products with separate passes, and the linear layer in it
 // (linalg::gemm) against Eigen and OpenBLAS.
 #include "../peers/gemm.hpp"
+#include "../peers/torch.hpp"
+#include "../peers/xnnpack.hpp"
 #include "../support/suite.hpp"
 
 #include <deft/linalg.hpp>
@@ -140,6 +142,14 @@ void product(suite& s, const setup& c) {
     rivals.add("eigen", [=] { eigen::run(task()); });
 #if DEFT_PEER_OPENBLAS
     rivals.add("openblas", [=] { openblas::run(task()); });
+#endif
+#if DEFT_PEER_TORCH
+    rivals.add("torch", [=] { torch::run(task()); });
+#endif
+#if DEFT_PEER_XNNPACK
+    // Weights packed beforehand: less work than the others have.
+    const lazy layer([=] { return xnnpack::linear_layer(task()); });
+    rivals.add("xnnpack_packed", [=] { layer->run(); });
 #endif
     rivals.add("deft", [=] {
         const linalg::matrix<const float> weights(view<const float, 2>(w.data(), {c.d, c.d}));

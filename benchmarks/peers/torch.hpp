@@ -1,0 +1,18 @@
+/// \file
+/// PyTorch's library, eagerly: a pass over memory for each operation (the macro DEFT_PEER_TORCH says whether it is
+/// there).
+#ifndef DEFT_BENCHMARKS_PEERS_TORCH_HPP
+#define DEFT_BENCHMARKS_PEERS_TORCH_HPP
+
+#include "gemm.hpp"
+#include "series.hpp"
+
+namespace deft::bench::torch {
+
+void run(const series<float>& s);
+void run(const series<double>& s);
+void run(const linear& l);
+
+} // namespace deft::bench::torch
+
+#endif
