@@ -1,5 +1,7 @@
 #include "torch.hpp"
 
+#include "series.hpp"
+
 #if DEFT_PEER_TORCH
 
 #include <ATen/ATen.h>

@@ -5,14 +5,19 @@
 #define DEFT_BENCHMARKS_PEERS_TORCH_HPP
 
 #include "gemm.hpp"
-#include "series.hpp"
 
-namespace deft::bench::torch {
+namespace deft::bench {
+
+template <class T>
+struct series;
+
+namespace torch {
 
 void run(const series<float>& s);
 void run(const series<double>& s);
 void run(const linear& l);
 
-} // namespace deft::bench::torch
+} // namespace torch
+} // namespace deft::bench
 
 #endif
