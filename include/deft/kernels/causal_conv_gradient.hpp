@@ -64,15 +64,24 @@ DEFT_NOINLINE simd::batch<T, Arch> exact_sums(const T* weights, index width, ind
     return simd::load<Arch>(p);
 }
 
-} // namespace detail
+template <int Taps, class F>
+DEFT_ALWAYS_INLINE void for_each_tap(index taps, F&& f) noexcept {
+    if constexpr (Taps != 0) {
+        DEFT_UNROLL
+        for (int k = 0; k < Taps; ++k)
+            f(index(k));
+    } else {
+        for (index k = 0; k < taps; ++k)
+            f(k);
+    }
+}
 
-/// Adds the sums over this sequence to sums[k * width + c], for k = taps those of the bias; width =
-/// causal_conv_channels(taps). Sums over a run of tokens are in T. grad_x overlaps no input.
-template <class Arch, class T>
-DEFT_NOINLINE void causal_conv_backward(const causal_conv_gradient<T>& conv, double* sums) noexcept {
+template <class Arch, int Taps, class T>
+DEFT_NOINLINE void convolve_backward(const causal_conv_gradient<T>& conv, double* sums) noexcept {
     using B = simd::batch<T, Arch>;
     constexpr index run = 128;
-    const index taps = conv.taps, past = taps - 1, tokens = conv.tokens, width = causal_conv_channels<T>(taps);
+    const index taps = Taps == 0 ? conv.taps : Taps, past = taps - 1, tokens = conv.tokens,
+                width = causal_conv_channels<T>(taps);
     constexpr std::size_t row = std::size_t(causal_conv_channels<T>(1));
     alignas(64) T weights[detail::conv_buffer<T>];
     alignas(64) T partial[detail::conv_buffer<T> + row] = {};
@@ -91,7 +100,7 @@ DEFT_NOINLINE void causal_conv_backward(const causal_conv_gradient<T>& conv, dou
         for (index k = first; k <= last; ++k)
             out[k] = conv.grad_x + (t - k) * conv.grad_x_stride;
         const T* const bias = conv.bias;
-        const bool is_silu = conv.is_silu;
+        const bool is_silu = conv.is_silu, is_whole = first == 0 && last == past;
         const T* const grad_y = t < tokens ? conv.grad_y + t * conv.grad_y_stride : nullptr;
         T* const e_row = t < tokens ? conv.grad_x + t * conv.grad_x_stride : nullptr;
         const T* const carried =
@@ -102,27 +111,34 @@ DEFT_NOINLINE void causal_conv_backward(const causal_conv_gradient<T>& conv, dou
         simd::for_each_vector<T, Arch, 1>(conv.channels, [&](index c, auto, auto extent) DEFT_INLINE_LAMBDA {
             if (e_row != nullptr) {
                 B p = bias == nullptr ? B(T(0)) : simd::load<Arch>(bias + c, extent), size = simd::abs(p);
-                for (index k = 0; k < taps; ++k) {
+                for_each_tap<Taps>(taps, [&](index k) DEFT_INLINE_LAMBDA {
                     const B w = simd::load<Arch>(weights + k * width + c), u = simd::load<Arch>(in[k] + c, extent);
                     p = simd::fma(w, u, p);
                     size = simd::fma(simd::abs(w), simd::abs(u), size);
-                }
+                });
                 if (sizeof(T) == sizeof(float) && is_silu && xsimd::any(size > B(T(detail::exact_from))))
                     p = detail::exact_sums<Arch>(weights + c, width, taps, in, c, bias, extent);
                 B e = simd::load<Arch>(grad_y + c, extent);
                 if (is_silu)
                     e *= base_activation<activation::silu>::both(p, B(T(0))).derivative;
                 simd::store(e_row + c, e, extent);
-                for (index k = 0; k < taps; ++k)
-                    simd::store(partial + k * width + c, simd::fma(e, simd::load<Arch>(in[k] + c, extent),
-                                                                   simd::load<Arch>(partial + k * width + c)));
+                for_each_tap<Taps>(taps, [&](index k) DEFT_INLINE_LAMBDA {
+                    T* const of_tap = partial + k * width + c;
+                    simd::store(of_tap, simd::fma(e, simd::load<Arch>(in[k] + c, extent), simd::load<Arch>(of_tap)));
+                });
                 simd::store(partial + taps * width + c, simd::load<Arch>(partial + taps * width + c) + e);
             }
             if (to == nullptr)
                 return;
             B sum = carried == nullptr ? B(T(0)) : simd::load<Arch>(carried + c, extent);
-            for (index k = first; k <= last; ++k)
+            const auto add = [&](index k) DEFT_INLINE_LAMBDA {
                 sum = simd::fma(simd::load<Arch>(weights + k * width + c), simd::load<Arch>(out[k] + c, extent), sum);
+            };
+            if (is_whole)
+                for_each_tap<Taps>(taps, add);
+            else
+                for (index k = first; k <= last; ++k)
+                    add(k);
             simd::store(to + c, sum, extent);
         });
         if (t % run == run - 1 || t == tokens + past - 1)
@@ -130,6 +146,24 @@ DEFT_NOINLINE void causal_conv_backward(const causal_conv_gradient<T>& conv, dou
                 sums[i] += static_cast<double>(partial[i]);
                 partial[i] = T(0);
             }
+    }
+}
+
+} // namespace detail
+
+/// Adds the sums over this sequence to sums[k * width + c], for k = taps those of the bias; width =
+/// causal_conv_channels(taps). Sums over a run of tokens are in T. grad_x overlaps no input.
+template <class Arch, class T>
+DEFT_ALWAYS_INLINE void causal_conv_backward(const causal_conv_gradient<T>& conv, double* sums) noexcept {
+    switch (conv.taps) {
+    case 2:
+        return detail::convolve_backward<Arch, 2>(conv, sums);
+    case 3:
+        return detail::convolve_backward<Arch, 3>(conv, sums);
+    case 4:
+        return detail::convolve_backward<Arch, 4>(conv, sums);
+    default:
+        return detail::convolve_backward<Arch, 0>(conv, sums);
     }
 }
 

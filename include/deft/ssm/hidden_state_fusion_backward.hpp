@@ -129,11 +129,14 @@ void fusion_hidden_gradient(const fusion_gate<T>& gate, const hidden_state_fusio
     const index first = p * gate.chunk(), units = std::min(gate.chunk(), gate.middle() - first),
                 step = shape::columns_for(rows), stride = gate.stride_of_hidden();
     serial_executor serial;
+    gate.hidden(r, rows, first, units, u, h);
+    index held = p;
     for (index k = 0; k < gate.gates(); k += step) {
         const index count = std::min(step, gate.gates() - k);
-        index held = -1;
         gate.gate_tile(r, rows, k, count, h, held, gates, step);
-        gate.hidden(r, rows, first, units, u, h);
+        if (held != p)
+            gate.hidden(r, rows, first, units, u, h);
+        held = p;
         fusion_gate_gradient<T>(gate, grad, r, rows, k, count, p == 0, gates, cotangent, step);
         const kernels::strided_matrix<const T> e{cotangent, step, 1};
         multiply<T>(e.transposed(), {h, stride, 1}, rows, true, part_of(grad.w2, k, count, first, units), serial);
