@@ -97,13 +97,11 @@ DEFT_ALWAYS_INLINE double fake_quantize_gradient(const T* x, const T* grad_y, in
                 DEFT_UNROLL
                 for (int v = 0; v < decltype(count)::value; ++v) {
                     const index i = first + at + v * width;
-                    const B from = simd::load<Arch>(x + i, extent), code = simd::round_even(B(from / step)),
+                    const B u = simd::load<Arch>(x + i, extent) / step, code = simd::round_even(u),
                             g = simd::load<Arch>(grad_y + i, extent);
                     const auto inside = code >= least && code <= greatest;
                     const B clipped = simd::at_least(least, simd::at_most(greatest, code));
-                    // code - x / step, without the rounding error of a large quotient
-                    const B rest = simd::fnma(code, step, from) / step;
-                    sums[v] = simd::fma(g, simd::select(inside, B(-rest), clipped), sums[v]);
+                    sums[v] = simd::fma(g, B(clipped - simd::keep_if(inside, u)), sums[v]);
                     simd::store(grad_x + i, simd::keep_if(inside, g), extent);
                 }
             });

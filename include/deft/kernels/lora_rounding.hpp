@@ -172,17 +172,13 @@ DEFT_ALWAYS_INLINE double lora_round_gradient(const T* w, const rounding_factors
             B of_h(T(0));
             if (from.grad_w_hat != nullptr) {
                 const B g = simd::load<Arch>(from.grad_w_hat + j, extent);
-                const B x = simd::load<Arch>(w + j, extent), low = simd::floor(B(x / step)),
+                const B u = simd::load<Arch>(w + j, extent) / step,
                         up = from.hard ? simd::keep_if(rounding.logits >= B(T(0)), B(T(1))) : rounding.h,
-                        code = low + up;
+                        code = simd::floor(u) + up;
                 const auto inside = code >= least && code <= greatest;
                 const B clipped = simd::at_least(least, simd::at_most(greatest, code));
                 of_h = simd::keep_if(inside, B(g * step));
-                // floor(u) - u, without the rounding error of a large u
-                const B of_step = from.through_floor
-                                      ? simd::select(inside, B(up - simd::fnma(low, step, x) / step), clipped)
-                                      : clipped;
-                sums[i] = simd::fma(g, of_step, sums[i]);
+                sums[i] = simd::fma(g, from.through_floor ? B(clipped - simd::keep_if(inside, u)) : clipped, sums[i]);
             }
             if (from.loss_weight != T(0)) {
                 const B t = rounding.centred;
