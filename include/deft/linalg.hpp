@@ -18,7 +18,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <type_traits>
 
 namespace deft {
 inline namespace DEFT_ISA {

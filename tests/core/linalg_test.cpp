@@ -55,7 +55,10 @@ void check_product(random_values& random, index m, index n, index k, typename st
             value = std::numeric_limits<T>::quiet_NaN(); // is not read
     const long allocated = allocations();
     linalg::gemm<T>(T(alpha), a.template as<const T>(), b.template as<const T>(), T(beta), c.template as<T>());
-    const bool allocates = allocations() != allocated;
+    bool allocates = allocations() != allocated;
+#if defined(DEFT_BLAS) // which does as it likes
+    allocates = allocates && (m <= 8 || n <= 8);
+#endif
     double worst = 0;
     std::size_t untouched = 0;
     for (index i = 0; i < m; ++i)

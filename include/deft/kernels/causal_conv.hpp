@@ -140,20 +140,26 @@ DEFT_NOINLINE void convolve(const causal_conv<S>& conv) noexcept {
 
 } // namespace detail
 
+/// f(std::integral_constant<int, taps>) for the widths of Mamba, f(0) for others: the number is known when run.
+template <class F>
+DEFT_ALWAYS_INLINE void with_taps(index taps, F&& f) noexcept {
+    switch (taps) {
+    case 2:
+        return f(std::integral_constant<int, 2>{});
+    case 3:
+        return f(std::integral_constant<int, 3>{});
+    case 4:
+        return f(std::integral_constant<int, 4>{});
+    default:
+        return f(std::integral_constant<int, 0>{});
+    }
+}
+
 /// y, and the state after the last token.
 template <class Arch, class S>
 DEFT_ALWAYS_INLINE void causal_conv_forward(const causal_conv<S>& conv) noexcept {
     DEFT_ASSERT(conv.taps <= causal_conv_taps && conv.channels <= causal_conv_channels<compute_t<S>>(conv.taps));
-    switch (conv.taps) {
-    case 2:
-        return detail::convolve<Arch, 2>(conv);
-    case 3:
-        return detail::convolve<Arch, 3>(conv);
-    case 4:
-        return detail::convolve<Arch, 4>(conv);
-    default:
-        return detail::convolve<Arch, 0>(conv);
-    }
+    with_taps(conv.taps, [&](auto taps) { detail::convolve<Arch, decltype(taps)::value>(conv); });
 }
 
 } // namespace kernels

@@ -83,12 +83,12 @@ DEFT_NOINLINE void convolve_backward(const causal_conv_gradient<T>& conv, double
     const index taps = Taps == 0 ? conv.taps : Taps, past = taps - 1, tokens = conv.tokens,
                 width = causal_conv_channels<T>(taps);
     constexpr std::size_t row = std::size_t(causal_conv_channels<T>(1));
-    alignas(64) T weights[detail::conv_buffer<T>];
-    alignas(64) T partial[detail::conv_buffer<T> + row] = {};
+    alignas(64) T weights[conv_buffer<T>];
+    alignas(64) T partial[conv_buffer<T> + row] = {};
     alignas(64) const T zeros[row] = {};
     const T* in[std::size_t(causal_conv_taps)];  // the inputs of token t
     const T* out[std::size_t(causal_conv_taps)]; // e_{t - k}
-    detail::pack_taps(conv.weight, conv.weight_stride, conv.channels, taps, width, weights);
+    pack_taps(conv.weight, conv.weight_stride, conv.channels, taps, width, weights);
     for (index t = 0; t < tokens + past; ++t) { // behind the last token there are only rows of grad_x to finish
         const index first = t < tokens ? 0 : t - tokens + 1, last = t < past ? t : past;
         for (index k = 0; k < taps; ++k) {
@@ -116,8 +116,8 @@ DEFT_NOINLINE void convolve_backward(const causal_conv_gradient<T>& conv, double
                     p = simd::fma(w, u, p);
                     size = simd::fma(simd::abs(w), simd::abs(u), size);
                 });
-                if (sizeof(T) == sizeof(float) && is_silu && xsimd::any(size > B(T(detail::exact_from))))
-                    p = detail::exact_sums<Arch>(weights + c, width, taps, in, c, bias, extent);
+                if (sizeof(T) == sizeof(float) && is_silu && xsimd::any(size > B(T(exact_from))))
+                    p = exact_sums<Arch>(weights + c, width, taps, in, c, bias, extent);
                 B e = simd::load<Arch>(grad_y + c, extent);
                 if (is_silu)
                     e *= base_activation<activation::silu>::both(p, B(T(0))).derivative;
@@ -155,16 +155,7 @@ DEFT_NOINLINE void convolve_backward(const causal_conv_gradient<T>& conv, double
 /// causal_conv_channels(taps). Sums over a run of tokens are in T. grad_x overlaps no input.
 template <class Arch, class T>
 DEFT_ALWAYS_INLINE void causal_conv_backward(const causal_conv_gradient<T>& conv, double* sums) noexcept {
-    switch (conv.taps) {
-    case 2:
-        return detail::convolve_backward<Arch, 2>(conv, sums);
-    case 3:
-        return detail::convolve_backward<Arch, 3>(conv, sums);
-    case 4:
-        return detail::convolve_backward<Arch, 4>(conv, sums);
-    default:
-        return detail::convolve_backward<Arch, 0>(conv, sums);
-    }
+    with_taps(conv.taps, [&](auto taps) { detail::convolve_backward<Arch, decltype(taps)::value>(conv, sums); });
 }
 
 } // namespace kernels

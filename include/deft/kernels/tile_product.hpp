@@ -44,9 +44,10 @@ struct tile_shape {
         return fit < most ? fit : most;
     }
 
-    /// Rows of a tile, if so many are cut into tiles of about equal height.
-    static constexpr index rows_for(index rows) noexcept {
-        const index tiles = rows < 1 ? 1 : (rows + tile_rows - 1) / tile_rows, least = (rows + tiles - 1) / tiles;
+    /// Rows of a block, if so many are cut into blocks of about equal height, at most `most`, a multiple of
+    /// kernel_rows.
+    static constexpr index rows_for(index rows, index most = tile_rows) noexcept {
+        const index blocks = rows < 1 ? 1 : (rows + most - 1) / most, least = (rows + blocks - 1) / blocks;
         return least < 1 ? kernel_rows : (least + kernel_rows - 1) / kernel_rows * kernel_rows;
     }
 

@@ -99,11 +99,7 @@ kernels::row_block<T> block_at(const view<T, 2>& v, index r, index c) noexcept {
 /// f(first row, rows) for blocks of about equal height, at most `most` rows each.
 template <class T, class Executor, class F>
 void for_each_row_block(index row_count, index most, Executor& executor, F&& f) {
-    constexpr index step = shortcut_tile<T>::kernel_rows;
-    const index blocks = (row_count + most - 1) / most;
-    if (blocks == 0)
-        return;
-    const index height = std::min(most, ((row_count + blocks - 1) / blocks + step - 1) / step * step);
+    const index height = shortcut_tile<T>::rows_for(row_count, most);
     executor.parallel_for((row_count + height - 1) / height, 1, [&](index begin, index end) {
         for (index b = begin; b < end; ++b)
             f(b * height, std::min(height, row_count - b * height));
