@@ -7,12 +7,12 @@
 set -eu
 
 build="g++ cmake ninja-build libeigen3-dev libxsimd-dev xtl-dev nlohmann-json3-dev python3"
-bench="libbenchmark-dev libdnnl-dev libopenblas-dev libfftw3-dev libxnnpack-dev libpthreadpool-dev python3-numpy python3-matplotlib"
+bench="libbenchmark-dev libdnnl-dev libopenblas-dev libfftw3-dev python3-numpy python3-matplotlib"
 test="catch2 pkg-config"
 case "${1-}" in
 bench) packages="$build $bench" ;;
 test) packages="$build $test" ;;
-ci) packages="$build $bench $test clang-14 libclang-rt-14-dev libomp-14-dev clang-format-14 ccache valgrind" ;;
+ci) packages="$build $bench $test clang-14 libclang-rt-14-dev libomp-14-dev clang-format-14 ccache valgrind libxnnpack-dev libpthreadpool-dev" ;;
 *)
     echo "usage: $0 bench | test | ci" >&2
     exit 2
