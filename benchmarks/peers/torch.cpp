@@ -1,76 +1,37 @@
 #include "torch.hpp"
 
-#include "series.hpp"
-
 #if DEFT_PEER_TORCH
 
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-#include <c10/core/InferenceMode.h>
+#include <stdexcept>
 
-#include <type_traits>
+#include <dlfcn.h>
 
 namespace deft::bench::torch {
 namespace {
 
-/// The caller's memory as a tensor.
-template <class T>
-at::Tensor tensor(const T* data, at::IntArrayRef extents) {
-    static const bool once = (at::set_num_threads(1), true);
-    static_cast<void>(once);
-    return at::from_blob(const_cast<T*>(data), extents,
-                         at::TensorOptions().dtype(std::is_same_v<T, float> ? at::kFloat : at::kDouble));
-}
-
-at::Tensor activate(const at::Tensor& x, activation base) {
-    switch (base) {
-    case activation::relu:
-        return at::relu(x);
-    case activation::silu:
-        return at::silu(x);
-    case activation::gelu_tanh:
-        return at::gelu(x, "tanh");
-    default:
-        return at::gelu(x);
-    }
-}
-
-template <class T>
-void run_series(const series<T>& s) {
-    const c10::InferenceMode inference;
-    const at::Tensor x = tensor(s.x, {s.rows, s.channels});
-    at::Tensor y = tensor(s.y, {s.rows, s.channels});
-    for (int i = 0; i < s.terms; ++i) {
-        const index first = s.per_channel ? i * s.channels : i, count = s.per_channel ? s.channels : 1;
-        const at::Tensor a = tensor(s.a + first, {count}), b = tensor(s.b + first, {count});
-        if (s.inner) {
-            const at::Tensor u = s.per_channel ? at::addcmul(b, x, a) : x.mul(s.a[i]).add_(s.b[i]);
-            i == 0 ? y.copy_(activate(u, s.base)) : y.add_(activate(u, s.base));
-        } else {
-            const at::Tensor value = activate(s.per_channel ? x.add(b) : x.add(s.b[i]), s.base);
-            if (s.per_channel)
-                i == 0 ? at::mul_out(y, value, a) : y.addcmul_(value, a);
-            else
-                i == 0 ? y.copy_(value).mul_(s.a[i]) : y.add_(value, s.a[i]);
-        }
-    }
+/// A function of torch_module.cpp. PyTorch takes a second to load, and a minute under callgrind, so that it is loaded
+/// only for rows that need it.
+template <class Task>
+void call(const char* name, const Task& task) {
+    static void* const library = dlopen(DEFT_TORCH_MODULE, RTLD_NOW | RTLD_LOCAL);
+    void* const function = library == nullptr ? nullptr : dlsym(library, name);
+    if (function == nullptr)
+        throw std::runtime_error(dlerror());
+    reinterpret_cast<void (*)(const Task&)>(function)(task);
 }
 
 } // namespace
 
 void run(const series<float>& s) {
-    run_series(s);
+    call("deft_torch_series_f32", s);
 }
 
 void run(const series<double>& s) {
-    run_series(s);
+    call("deft_torch_series_f64", s);
 }
 
 void run(const linear& l) {
-    const c10::InferenceMode inference;
-    at::Tensor y = tensor(l.y, {l.rows, l.to});
-    const at::Tensor w = l.swapped ? tensor(l.w, {l.to, l.from}).t() : tensor(l.w, {l.from, l.to});
-    at::mm_out(y, tensor(l.x, {l.rows, l.from}), w);
+    call("deft_torch_linear", l);
 }
 
 } // namespace deft::bench::torch
