@@ -8,6 +8,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <deque>
@@ -104,6 +105,11 @@ void measure(benchmark::State& state, const row& r) {
         state.counters["flops_per_second"] = count(r.work.flops);
 }
 
+/// Naive loops over large shapes take minutes; noise is short against seconds.
+int repetitions_of(const row& r, int wanted) {
+    return r.seconds > 1 ? std::min(wanted, 2) : wanted;
+}
+
 /// Twice, in truth: what is prepared in the first run does not count.
 void run_once(const row& r) {
     for (const bool counts : {false, true}) {
@@ -168,17 +174,6 @@ int run(const std::string& family, suite s, int argc, char** argv) {
 
     std::optional<progress> timing;
     repetition_counter repetitions;
-    for (const auto& [name, r] : chosen)
-        benchmark::RegisterBenchmark(name.c_str(), [&, r = r](benchmark::State& state) {
-            repetitions.begin(r, state.max_iterations, interrupted != 0);
-            timing->show(repetitions.done(), r->name);
-            if (!interrupted)
-                measure(state, *r);
-            else if (repetitions.has_repetition(*r) && r->mismatch.empty())
-                skip_repetition(state);
-            else
-                state.SkipWithError(r->mismatch.empty() ? result_file::skipped : r->mismatch.c_str());
-        });
     if (line.once) {
         add_build_facts(family);
         use_one_thread();
@@ -187,7 +182,25 @@ int run(const std::string& family, suite s, int argc, char** argv) {
                 run_once(*r);
         return 0;
     }
+    std::size_t total = 0; // repetitions of all rows
+    const auto add_rows = [&] {
+        for (const auto& [name, r] : chosen) {
+            const int times = repetitions_of(*r, std::stoi(line.value("benchmark_repetitions")));
+            total += std::size_t(times);
+            benchmark::RegisterBenchmark(name.c_str(), [&, r = r](benchmark::State& state) {
+                repetitions.begin(r, state.max_iterations, interrupted != 0);
+                timing->show(repetitions.done(), r->name);
+                if (!interrupted)
+                    measure(state, *r);
+                else if (repetitions.has_repetition(*r) && r->mismatch.empty())
+                    skip_repetition(state);
+                else
+                    state.SkipWithError(r->mismatch.empty() ? result_file::skipped : r->mismatch.c_str());
+            })->Repetitions(times);
+        }
+    };
     if (line.has("benchmark_list_tests")) {
+        add_rows();
         benchmark::RunSpecifiedBenchmarks("all");
         return 0;
     }
@@ -206,7 +219,8 @@ int run(const std::string& family, suite s, int argc, char** argv) {
             c->verify(rows);
         }
     }
-    timing.emplace("timing", chosen.size() * std::stoul(line.value("benchmark_repetitions")));
+    add_rows();
+    timing.emplace("timing", total);
     silent_reporter silent;
     result_file results(chosen);
     const bool wants_console = !line.value("benchmark_format").empty();
