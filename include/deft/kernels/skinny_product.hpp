@@ -46,6 +46,7 @@ template <class Arch, int Rows, int Columns, class T>
 DEFT_ALWAYS_INLINE void dot_products(const strided_matrix<const T>& a, const strided_matrix<const T>& b, index depth,
                                      bool accumulate, T* c, index stride) noexcept {
     using B = simd::batch<T, Arch>;
+    constexpr int unroll = Rows == 1 ? 2 : 1; // a row alone is bound by memory, which comes in lines of two vectors
     const T *left[std::size_t(Rows)], *right[std::size_t(Columns)];
     B sum[std::size_t(Rows)][std::size_t(Columns)];
     DEFT_UNROLL
@@ -60,17 +61,25 @@ DEFT_ALWAYS_INLINE void dot_products(const strided_matrix<const T>& a, const str
         for (int j = 0; j < Columns; ++j)
             sum[i][j] = B(T(0));
     }
-    simd::for_each_vector<T, Arch, 1>(depth, [&](index p, auto, auto extent) DEFT_INLINE_LAMBDA {
-        B x[std::size_t(Rows)];
+    simd::for_each_vector<T, Arch, unroll>(depth, [&](index p, auto count, auto extent) DEFT_INLINE_LAMBDA {
+        constexpr int vectors = decltype(count)::value;
+        constexpr index width = simd::lanes<T, Arch>;
+        B x[std::size_t(Rows)][std::size_t(vectors)];
         DEFT_UNROLL
-        for (int i = 0; i < Rows; ++i)
-            x[i] = simd::load<Arch>(left[i] + p, extent);
+        for (int i = 0; i < Rows; ++i) {
+            DEFT_UNROLL
+            for (int v = 0; v < vectors; ++v)
+                x[i][v] = simd::load<Arch>(left[i] + p + v * width, extent);
+        }
         DEFT_UNROLL
         for (int j = 0; j < Columns; ++j) {
-            const B w = simd::load<Arch>(right[j] + p, extent);
             DEFT_UNROLL
-            for (int i = 0; i < Rows; ++i)
-                sum[i][j] = simd::fma(x[i], w, sum[i][j]);
+            for (int v = 0; v < vectors; ++v) {
+                const B w = simd::load<Arch>(right[j] + p + v * width, extent);
+                DEFT_UNROLL
+                for (int i = 0; i < Rows; ++i)
+                    sum[i][j] = simd::fma(x[i][v], w, sum[i][j]);
+            }
         }
     });
     DEFT_UNROLL
