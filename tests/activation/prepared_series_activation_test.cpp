@@ -1,3 +1,4 @@
+#include "all_activations.hpp"
 #include "support/allocations.hpp"
 #include "support/bad_input.hpp"
 #include "support/catch.hpp"
@@ -16,10 +17,6 @@
 namespace deft::testing {
 
 namespace {
-
-constexpr activation all_activations[] = {activation::relu,      activation::leaky_relu, activation::gelu_erf,
-                                          activation::gelu_tanh, activation::silu,       activation::tanh,
-                                          activation::sigmoid};
 
 /// The sum in double, term by term.
 double exact(double x, const std::vector<float>& a, const std::vector<float>& b,

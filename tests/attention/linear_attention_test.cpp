@@ -1,6 +1,7 @@
 #include "support/allocations.hpp"
 #include "support/bad_input.hpp"
 #include "support/catch.hpp"
+#include "support/compare.hpp"
 #include "support/generate.hpp"
 
 #include <deft/attention/linear_attention.hpp>
@@ -49,13 +50,6 @@ struct sequence {
         return linear_attention_state<float>({.heads = heads, .features = features, .width = width});
     }
 };
-
-double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
-    double largest = 0;
-    for (std::size_t i = 0; i < a.size(); ++i)
-        largest = std::max(largest, std::abs(double(a[i]) - double(b[i])));
-    return largest;
-}
 
 } // namespace
 

@@ -1,5 +1,6 @@
 #include "support/bad_input.hpp"
 #include "support/catch.hpp"
+#include "support/compare.hpp"
 #include "support/generate.hpp"
 
 #include <deft/pruning/low_rank_approximation.hpp>
@@ -40,14 +41,6 @@ double away_from_orthonormal(const std::vector<T>& x, index rows, index columns,
                 sum += double(x[std::size_t(i * columns + a)]) * double(x[std::size_t(i * columns + b)]);
             worst = std::max(worst, std::abs(sum));
         }
-    return worst;
-}
-
-template <class T>
-double largest_difference(const std::vector<T>& a, const std::vector<T>& b) {
-    double worst = 0;
-    for (std::size_t i = 0; i < a.size(); ++i)
-        worst = std::max(worst, std::abs(double(a[i]) - double(b[i])));
     return worst;
 }
 

@@ -13,7 +13,7 @@ namespace deft::testing {
 namespace {
 
 const quant_format whole{.bits = 4, .granularity = quant_granularity::per_tensor};
-const quant_code no_zero = 0;
+const quant_code zero_point = 0;
 
 } // namespace
 
@@ -31,7 +31,7 @@ TEMPLATE_TEST_CASE("h over all logits", "[lora_rounding]", float, double) {
     const T one = 1;
     for (const double zeta : {1.1, 1.3, 1.001}) { // the last saturates beyond |V| = 6.9
         deft::lora_rounding<T>({w.data(), {1, n}}, {&one, {1, 1}}, {v.data(), {1, n}}, absent, {&one, {1, 1}},
-                               {&no_zero, {1, 1}}, {w_hat.data(), {1, n}}, {h.data(), {1, n}}, absent,
+                               {&zero_point, {1, 1}}, {w_hat.data(), {1, n}}, {h.data(), {1, n}}, absent,
                                {.format = whole, .stretch = {.zeta = zeta, .gamma = 1 - zeta}});
         double worst = 0;
         for (std::size_t i = 0; i < v.size(); ++i) {
@@ -52,7 +52,7 @@ TEST_CASE("integers stay where they are", "[lora_rounding]") {
     const double one = 1;
     const auto run = [&](const std::vector<double>& a1) {
         deft::lora_rounding<double>({w.data(), {1, 6}}, {a1.data(), {1, 1}}, {unit.data(), {1, 6}}, absent,
-                                    {&one, {1, 1}}, {&no_zero, {1, 1}}, {w_hat.data(), {1, 6}}, absent, absent,
+                                    {&one, {1, 1}}, {&zero_point, {1, 1}}, {w_hat.data(), {1, 6}}, absent, absent,
                                     {.format = whole});
     };
     run(down);
@@ -132,7 +132,7 @@ TEST_CASE("the tallest sums keep their digits", "[lora_rounding]") {
         T gs = 0;
         std::vector<T> g1(a1t.size()), g2(a2t.size());
         deft::lora_rounding_backward<T>({wt.data(), size}, {a1t.data(), left}, {a2t.data(), right}, absent,
-                                        {&scale, {1, 1}}, {&no_zero, {1, 1}}, {gt.data(), size}, {g1.data(), left},
+                                        {&scale, {1, 1}}, {&zero_point, {1, 1}}, {gt.data(), size}, {g1.data(), left},
                                         {g2.data(), right}, {&gs, {1, 1}}, {.format = whole});
         std::vector<double> all(g2.begin(), g2.end());
         all.push_back(double(gs));

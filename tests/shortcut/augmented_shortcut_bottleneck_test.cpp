@@ -1,3 +1,4 @@
+#include "row_major.hpp"
 #include "support/bad_input.hpp"
 #include "support/catch.hpp"
 
@@ -11,13 +12,6 @@
 #include <vector>
 
 namespace deft::testing {
-
-namespace {
-
-template <class T>
-using row_major = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-} // namespace
 
 TEST_CASE("augmented_shortcut_bottleneck is the formula of the paper", "[augmented_shortcut_bottleneck]") {
     const std::vector<double> z{1, -2}, main{10, 20}, down{1, 3}, up{2, -1}, down_bias{0.5}, up_bias{0.25, -0.25};

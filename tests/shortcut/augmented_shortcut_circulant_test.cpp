@@ -1,3 +1,4 @@
+#include "row_major.hpp"
 #include "support/allocations.hpp"
 #include "support/bad_input.hpp"
 #include "support/catch.hpp"
@@ -15,34 +16,28 @@
 
 namespace deft::testing {
 
-namespace {
-
-using row_major = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-} // namespace
-
 TEST_CASE("unit generators on the diagonal add sigma(z) once per path", "[augmented_shortcut_circulant]") {
     for (const index blocks : {1, 3})
         for (const index paths : {0, 1, 4}) {
             const index m = 7, d = blocks * m;
-            const row_major z = row_major::Random(9, d), main = row_major::Random(9, d);
+            const matrix z = matrix::Random(9, d), main = matrix::Random(9, d);
             std::vector<double> c(std::size_t(paths * blocks * blocks * m));
             for (index i = 0; i < paths; ++i)
                 for (index j = 0; j < blocks; ++j)
                     c[std::size_t(((i * blocks + j) * blocks + j) * m)] = 1;
-            row_major y(9, d);
+            matrix y(9, d);
             deft::augmented_shortcut_circulant(z, main, {c.data(), {paths, blocks, blocks, m}}, absent, absent, y,
                                                {.base = activation::relu});
-            const row_major expected = main + z + double(paths) * z.cwiseMax(0.0);
+            const matrix expected = main + z + double(paths) * z.cwiseMax(0.0);
             CHECK((y - expected).cwiseAbs().maxCoeff() <= 1e-14);
         }
 }
 
 TEST_CASE("blocks of length 1 are augmented_shortcut with weights [out, in]", "[augmented_shortcut_circulant]") {
     const index d = 11, paths = 2;
-    const row_major z = row_major::Random(6, d), main = row_major::Random(6, d), residual = row_major::Random(6, d);
-    const row_major theta = row_major::Random(paths * d, d), bias = row_major::Random(paths, d);
-    row_major dense(6, d), circulant(6, d);
+    const matrix z = matrix::Random(6, d), main = matrix::Random(6, d), residual = matrix::Random(6, d);
+    const matrix theta = matrix::Random(paths * d, d), bias = matrix::Random(paths, d);
+    matrix dense(6, d), circulant(6, d);
     deft::augmented_shortcut(
         z, main, {theta.data(), {paths, d, d}}, bias, residual, dense,
         {.residual = shortcut_residual::separate, .scale = 0.75, .weights = weight_layout::out_in});
@@ -102,10 +97,10 @@ TEST_CASE("augmented_shortcut_circulant rejects bad input", "[augmented_shortcut
 TEST_CASE("paths of one block share transforms", "[augmented_shortcut_circulant]") {
     // A pair of blocks in one transform then belongs to two paths.
     for (const index paths : {1, 2, 3, 5}) {
-        const row_major z = row_major::Random(19, 32), main = row_major::Random(19, 32);
-        const row_major c = row_major::Random(paths, 32), bias = row_major::Random(paths, 32);
+        const matrix z = matrix::Random(19, 32), main = matrix::Random(19, 32);
+        const matrix c = matrix::Random(paths, 32), bias = matrix::Random(paths, 32);
         const in<double, 4> generators(c.data(), {paths, 1, 1, 32});
-        row_major direct(19, 32), fft(19, 32);
+        matrix direct(19, 32), fft(19, 32);
         const augmented_shortcut_circulant_options options{.base = activation::silu, .scale = 0.75};
         deft::augmented_shortcut_circulant(z, main, generators, bias, absent, direct, options);
         prepared_augmented_shortcut_circulant<double> layer(generators, options, circulant_algorithm::fft);

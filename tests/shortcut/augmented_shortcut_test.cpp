@@ -1,3 +1,4 @@
+#include "row_major.hpp"
 #include "support/bad_input.hpp"
 #include "support/catch.hpp"
 #include "support/generate.hpp"
@@ -11,13 +12,6 @@
 #include <vector>
 
 namespace deft::testing {
-
-namespace {
-
-template <class T>
-using row_major = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-} // namespace
 
 TEMPLATE_TEST_CASE("identity matrices without activation add z once per path", "[augmented_shortcut]", float, double) {
     using T = TestType;

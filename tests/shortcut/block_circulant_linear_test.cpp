@@ -1,3 +1,4 @@
+#include "row_major.hpp"
 #include "support/allocations.hpp"
 #include "support/bad_input.hpp"
 #include "support/catch.hpp"
@@ -17,11 +18,9 @@ namespace deft::testing {
 
 namespace {
 
-using row_major = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
 /// y = x W^T for one block.
-row_major convolve(const row_major& x, const std::vector<double>& c) {
-    row_major y(x.rows(), x.cols());
+matrix convolve(const matrix& x, const std::vector<double>& c) {
+    matrix y(x.rows(), x.cols());
     deft::block_circulant_linear(x, {c.data(), {1, 1, index(c.size())}}, absent, y);
     return y;
 }
@@ -30,10 +29,10 @@ row_major convolve(const row_major& x, const std::vector<double>& c) {
 
 TEST_CASE("the generator is the first column of its block", "[block_circulant_linear]") {
     const std::vector<double> c{1, 2, 3, 4, 5, 6}, bias{10, 20, 30}; // blocks [1 3 2; 2 1 3; 3 2 1], [4 6 5; ...]
-    const row_major x = row_major::Identity(6, 6);
-    row_major y(6, 3);
+    const matrix x = matrix::Identity(6, 6);
+    matrix y(6, 3);
     deft::block_circulant_linear(x, {c.data(), {1, 2, 3}}, bias, y);
-    row_major expected(6, 3); // the columns of W, and the bias
+    matrix expected(6, 3); // the columns of W, and the bias
     expected << 11, 22, 33, 13, 21, 32, 12, 23, 31, 14, 25, 36, 16, 24, 35, 15, 26, 34;
     CHECK(y == expected);
 }
@@ -43,13 +42,13 @@ TEST_CASE("block_circulant_linear obeys the laws of convolutions", "[block_circu
     for (const index m : {1, 2, 3, 8, 13, 16, 31, 48, 97}) {
         CAPTURE(m);
         const auto size = std::size_t(m);
-        const row_major x = Eigen::Map<row_major>(random.normal({5, m}).values.data(), 5, m);
+        const matrix x = Eigen::Map<matrix>(random.normal({5, m}).values.data(), 5, m);
         const std::vector<double> c = random.normal({m}).values, other = random.normal({m}).values;
         std::vector<double> unit(size), shift(size);
         unit[0] = 1;
         shift[1 % size] = 1;
         CHECK(convolve(x, unit) == x);
-        const row_major shifted = convolve(x, shift);
+        const matrix shifted = convolve(x, shift);
         for (index a = 0; a < m; ++a)
             CHECK(shifted.col((a + 1) % m) == x.col(a));
         const double scale = 1e-13 * double(m) * double(m);
@@ -60,9 +59,9 @@ TEST_CASE("block_circulant_linear obeys the laws of convolutions", "[block_circu
 
 TEST_CASE("zeros in give exactly the bias", "[block_circulant_linear]") {
     random_values random(2);
-    const row_major x = row_major::Zero(3, 2 * 17);
+    const matrix x = matrix::Zero(3, 2 * 17);
     const std::vector<double> c = random.normal({3, 2, 17}).values, bias = random.normal({51}).values;
-    row_major y(3, 51);
+    matrix y(3, 51);
     deft::block_circulant_linear(x, {c.data(), {3, 2, 17}}, bias, y);
     for (index r = 0; r < 3; ++r)
         CHECK(std::equal(bias.begin(), bias.end(), &y(r, 0)));
@@ -93,10 +92,10 @@ TEST_CASE("a prepared layer chooses transforms for long blocks of small factors"
 
 TEST_CASE("a prepared layer takes new generators, and copies are independent", "[block_circulant_linear]") {
     random_values random(3);
-    const row_major x = row_major::Random(11, 2 * 18);
+    const matrix x = matrix::Random(11, 2 * 18);
     const std::vector<double> c = random.normal({3, 2, 18}).values, other = random.normal({3, 2, 18}).values;
     const in<double, 3> first(c.data(), {3, 2, 18}), second(other.data(), {3, 2, 18});
-    row_major expected(11, 54), changed(11, 54), y(11, 54);
+    matrix expected(11, 54), changed(11, 54), y(11, 54);
     deft::block_circulant_linear(x, first, absent, expected);
     deft::block_circulant_linear(x, second, absent, changed);
     for (const circulant_algorithm algorithm : {circulant_algorithm::direct, circulant_algorithm::fft}) {

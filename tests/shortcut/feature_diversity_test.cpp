@@ -1,3 +1,4 @@
+#include "row_major.hpp"
 #include "support/allocations.hpp"
 #include "support/bad_input.hpp"
 #include "support/catch.hpp"
@@ -16,22 +17,20 @@ namespace deft::testing {
 
 namespace {
 
-using row_major = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-double distance(const row_major& h) {
+double distance(const matrix& h) {
     return deft::feature_diversity<double>(h);
 }
 
 } // namespace
 
 TEST_CASE("feature_diversity of small matrices by hand", "[feature_diversity]") {
-    row_major h(2, 2);
+    matrix h(2, 2);
     h << 1, 2, 3, 6; // mean (2, 4), deviations (-1, -2) and (1, 2)
     CHECK_THAT(distance(h), Catch::Matchers::WithinRel(std::sqrt(10.0), 1e-15));
     CHECK_THAT(deft::feature_diversity<double>(h, {.normalize = diversity_norm::frobenius}),
                Catch::Matchers::WithinRel(std::sqrt(10.0 / 50.0), 1e-15));
 
-    const row_major zeros = row_major::Zero(4, 5), none(3, 0), one_row = row_major::Constant(1, 9, 0.1);
+    const matrix zeros = matrix::Zero(4, 5), none(3, 0), one_row = matrix::Constant(1, 9, 0.1);
     for (const diversity_norm normalize : {diversity_norm::none, diversity_norm::frobenius}) {
         CHECK(deft::feature_diversity<double>(zeros, {.normalize = normalize}) == 0);
         CHECK(deft::feature_diversity<double>(none, {.normalize = normalize}) == 0);
@@ -67,7 +66,7 @@ TEMPLATE_TEST_CASE("equal rows give exactly 0 and no gradient", "[feature_divers
 TEMPLATE_TEST_CASE("squares neither overflow nor vanish", "[feature_diversity]", float, double) {
     using T = TestType;
     random_values random(2);
-    const row_major unit = Eigen::Map<row_major>(random.normal({33, 17}).values.data(), 33, 17);
+    const matrix unit = Eigen::Map<matrix>(random.normal({33, 17}).values.data(), 33, 17);
     const double expected = distance(unit), relative = expected / unit.norm();
     for (int exponent = std::numeric_limits<T>::min_exponent + 20; exponent < std::numeric_limits<T>::max_exponent - 8;
          exponent += 13) {
@@ -121,17 +120,17 @@ TEST_CASE("a first row far from the others costs no digits", "[feature_diversity
 
 TEST_CASE("feature_diversity obeys the bounds that the theory uses", "[feature_diversity]") {
     random_values random(4);
-    const auto matrix = [&](index rows, index columns) {
-        return row_major(Eigen::Map<row_major>(random.normal({rows, columns}).values.data(), rows, columns));
+    const auto draw = [&](index rows, index columns) {
+        return matrix(Eigen::Map<matrix>(random.normal({rows, columns}).values.data(), rows, columns));
     };
     for (int turn = 0; turn < 20; ++turn) {
-        const row_major h = matrix(12, 7), other = matrix(12, 7), w = matrix(7, 9);
+        const matrix h = draw(12, 7), other = draw(12, 7), w = draw(7, 9);
         const double d = distance(h);
         CHECK(distance(h * w) <= w.norm() * d * (1 + 1e-12)); // d_M(H W) <= ||W||_2 d_M(H)
         CHECK(distance(h.cwiseMax(0.0)) <= d * (1 + 1e-12));  // relu has Lipschitz constant 1
         CHECK(distance(2 * h + 3 * other) <= (2 * d + 3 * distance(other)) * (1 + 1e-12));
         CHECK_THAT(distance(-3 * h), Catch::Matchers::WithinRel(3 * d, 1e-13));
-        CHECK_THAT(distance(h.rowwise() + matrix(1, 7).row(0)), Catch::Matchers::WithinRel(d, 1e-13));
+        CHECK_THAT(distance(h.rowwise() + draw(1, 7).row(0)), Catch::Matchers::WithinRel(d, 1e-13));
         CHECK_THAT(distance(h.colwise().reverse()), Catch::Matchers::WithinRel(d, 1e-13));
         CHECK(distance(h) <= h.norm());
     }

@@ -1,6 +1,7 @@
 #include "support/allocations.hpp"
 #include "support/bad_input.hpp"
 #include "support/catch.hpp"
+#include "support/compare.hpp"
 #include "support/generate.hpp"
 
 #include <deft/ssm/dense_mamba_block.hpp>
@@ -68,33 +69,25 @@ struct mamba {
     }
 };
 
-template <class T>
-double largest_difference(const std::vector<T>& a, const std::vector<T>& b) {
-    double largest = 0;
-    for (std::size_t i = 0; i < a.size(); ++i)
-        largest = std::max(largest, std::abs(double(a[i]) - double(b[i])));
-    return largest;
-}
-
-const dense_mamba_options small{
+const dense_mamba_options small_mamba{
     .width = 10, .channels = 19, .states = 8, .rank = 2, .taps = 4, .layers = 4, .window = 2, .chunk = 16};
 
 } // namespace
 
 TEST_CASE("prefill and decoding of DenseMamba are one function", "[dense_mamba_block]") {
-    const mamba<double> net(small);
+    const mamba<double> net(small_mamba);
     const index batch = 2, n = 50;
     random_values random(18);
-    const std::vector<double> x = random.normal({batch, n, small.width}).values;
+    const std::vector<double> x = random.normal({batch, n, small_mamba.width}).values;
     for (const fusion_point point : {fusion_point::readout, fusion_point::recurrent}) {
-        dense_mamba_options o = small;
+        dense_mamba_options o = small_mamba;
         o.point = point;
         dense_mamba_plan<double> plan(o);
-        dense_mamba_state<double> all(batch, small);
+        dense_mamba_state<double> all(batch, small_mamba);
         const std::vector<double> whole = net.run(x, batch, all, 2, point);
         for (const index prompt : {1, 2, 15, 16, 17, 40}) {
             std::vector<double> parts(x.size());
-            dense_mamba_state<double> state(batch, small);
+            dense_mamba_state<double> state(batch, small_mamba);
             const auto call = [&](index begin, index count) {
                 deft::dense_mamba_block<double>(net.tokens(x.data(), batch, n, begin, count), net.layers,
                                                 net.tokens(parts.data(), batch, n, begin, count), state, plan);
@@ -114,13 +107,13 @@ TEST_CASE("prefill and decoding of DenseMamba are one function", "[dense_mamba_b
 }
 
 TEST_CASE("gates of zero leave plain Mamba, and fusion in the read-out leaves states alone", "[dense_mamba_block]") {
-    mamba<double> net(small);
+    mamba<double> net(small_mamba);
     random_values random(19);
-    const std::vector<double> x = random.normal({1, 40, small.width}).values;
+    const std::vector<double> x = random.normal({1, 40, small_mamba.width}).values;
     const auto state_of = [](dense_mamba_state<double>& s, index l) {
         return std::vector<double>(s.scan(l).data(), s.scan(l).data() + s.scan(l).size());
     };
-    dense_mamba_state<double> plain(1, small), read(1, small), carried(1, small);
+    dense_mamba_state<double> plain(1, small_mamba), read(1, small_mamba), carried(1, small_mamba);
     const std::vector<double> y = net.run(x, 1, plain, 0), fused = net.run(x, 1, read, 2),
                               other = net.run(x, 1, carried, 2, fusion_point::recurrent);
     CHECK(largest_difference(y, fused) > 1e-3);
@@ -130,31 +123,31 @@ TEST_CASE("gates of zero leave plain Mamba, and fusion in the read-out leaves st
     CHECK(largest_difference(state_of(read, 1), state_of(plain, 1)) < 1e-13);
     CHECK(largest_difference(state_of(carried, 1), state_of(plain, 1)) > 1e-3);
 
-    const std::vector<double> zeros(std::size_t(small.channels * 3), 0.0);
+    const std::vector<double> zeros(std::size_t(small_mamba.channels * 3), 0.0);
     for (auto& layer : net.layers)
-        layer.sel2 = {zeros.data(), {small.channels, 3}};
+        layer.sel2 = {zeros.data(), {small_mamba.channels, 3}};
     for (const fusion_point point : {fusion_point::readout, fusion_point::recurrent})
         for (const index chunk : {1, 7, 64}) {
-            dense_mamba_state<double> state(1, small);
+            dense_mamba_state<double> state(1, small_mamba);
             CHECK(largest_difference(net.run(x, 1, state, 2, point, chunk), y) < 1e-12);
         }
 }
 
 TEST_CASE("a window beyond the first layer is as long as it can be", "[dense_mamba_block]") {
-    const mamba<double> net(small);
+    const mamba<double> net(small_mamba);
     random_values random(20);
-    const std::vector<double> x = random.normal({1, 20, small.width}).values;
-    dense_mamba_state<double> a(1, small), b(1, small), c(1, small);
+    const std::vector<double> x = random.normal({1, 20, small_mamba.width}).values;
+    dense_mamba_state<double> a(1, small_mamba), b(1, small_mamba), c(1, small_mamba);
     const std::vector<double> all = net.run(x, 1, a, 3);
     CHECK(net.run(x, 1, b, 100) == all);
     CHECK(largest_difference(net.run(x, 1, c, 1), all) > 1e-3);
 }
 
 TEST_CASE("a step of decoding DenseMamba does not allocate", "[dense_mamba_block]") {
-    const mamba<float> net(small);
-    std::vector<float> x(std::size_t(3 * small.width), 0.5f);
-    dense_mamba_plan<float> plan(small);
-    dense_mamba_state<float> state(3, small);
+    const mamba<float> net(small_mamba);
+    std::vector<float> x(std::size_t(3 * small_mamba.width), 0.5f);
+    dense_mamba_plan<float> plan(small_mamba);
+    dense_mamba_state<float> state(3, small_mamba);
     const auto step = [&] {
         deft::dense_mamba_block<float>(net.tokens(std::as_const(x).data(), 3, 1, 0, 1), net.layers,
                                        net.tokens(x.data(), 3, 1, 0, 1), state, plan); // in place
@@ -166,7 +159,7 @@ TEST_CASE("a step of decoding DenseMamba does not allocate", "[dense_mamba_block
 }
 
 TEST_CASE("dense_mamba_block rejects what does not fit", "[dense_mamba_block]") {
-    const mamba<double> net(small);
+    const mamba<double> net(small_mamba);
     bad_input bad("dense_mamba_block"), bad_plan("dense_mamba_plan");
     const std::vector<double> x(200, 1.0);
     double* const y = bad.output<double>(200);
@@ -174,8 +167,8 @@ TEST_CASE("dense_mamba_block rejects what does not fit", "[dense_mamba_block]") 
     const auto rejects = [&](const char* name, const std::function<void(layers_type&)>& change,
                              shape<3> in = {1, 3, 10}, shape<3> to = {1, 3, 10}) {
         return bad.rejects(name, [&] {
-            dense_mamba_plan<double> plan(small);
-            dense_mamba_state<double> state(1, small);
+            dense_mamba_plan<double> plan(small_mamba);
+            dense_mamba_state<double> state(1, small_mamba);
             layers_type layers = net.layers;
             change(layers);
             deft::dense_mamba_block<double>({x.data(), in}, layers, view<double, 3>(y, to), state, plan);
@@ -200,7 +193,7 @@ TEST_CASE("dense_mamba_block rejects what does not fit", "[dense_mamba_block]") 
     CHECK(rejects("sel2", [](layers_type& l) { l[1].sel2 = {}; }));
 
     const auto rejects_plan = [&](const char* name, auto change) {
-        dense_mamba_options o = small;
+        dense_mamba_options o = small_mamba;
         change(o);
         return bad_plan.rejects(name, [&] { dense_mamba_plan<double> plan(o); });
     };

@@ -1,6 +1,7 @@
 #include "support/allocations.hpp"
 #include "support/bad_input.hpp"
 #include "support/catch.hpp"
+#include "support/compare.hpp"
 #include "support/generate.hpp"
 
 #include <deft/ssm/dense_retnet_block.hpp>
@@ -56,31 +57,23 @@ struct retnet {
     }
 };
 
-template <class T>
-double largest_difference(const std::vector<T>& a, const std::vector<T>& b) {
-    double largest = 0;
-    for (std::size_t i = 0; i < a.size(); ++i)
-        largest = std::max(largest, std::abs(double(a[i]) - double(b[i])));
-    return largest;
-}
-
-const dense_retnet_options small{
+const dense_retnet_options small_retnet{
     .width = 12, .key_width = 8, .value_width = 24, .heads = 2, .layers = 4, .window = 2, .chunk = 16};
 
 } // namespace
 
 TEST_CASE("prefill and decoding of DenseRetNet are one function", "[dense_retnet_block]") {
-    const retnet<double> net(small);
+    const retnet<double> net(small_retnet);
     const index batch = 2, n = 50;
     random_values random(14);
-    const std::vector<double> x = random.normal({batch, n, small.width}).values;
+    const std::vector<double> x = random.normal({batch, n, small_retnet.width}).values;
     std::vector<double> whole(x.size()), parts(x.size());
-    dense_retnet_plan<double> plan(small);
-    dense_retnet_state<double> all(batch, small);
+    dense_retnet_plan<double> plan(small_retnet);
+    dense_retnet_state<double> all(batch, small_retnet);
     deft::dense_retnet_block<double>(net.tokens(x, batch, 0, n), net.layers, net.tokens(whole, batch, 0, n), all, plan);
     CHECK(all.position == n);
     for (const index prompt : {1, 15, 16, 17, 40}) {
-        dense_retnet_state<double> state(batch, small);
+        dense_retnet_state<double> state(batch, small_retnet);
         deft::dense_retnet_block<double>(net.tokens(x, batch, 0, prompt), net.layers,
                                          net.tokens(parts, batch, 0, prompt), state, plan);
         const dense_retnet_state<double> snapshot = state;
@@ -100,21 +93,21 @@ TEST_CASE("prefill and decoding of DenseRetNet are one function", "[dense_retnet
 }
 
 TEST_CASE("sequences of a batch do not see each other", "[dense_retnet_block]") {
-    const retnet<double> net(small);
+    const retnet<double> net(small_retnet);
     const index n = 20;
     random_values random(15);
-    const std::vector<double> x = random.normal({2, n, small.width}).values,
-                              second(x.begin() + n * small.width, x.end());
+    const std::vector<double> x = random.normal({2, n, small_retnet.width}).values,
+                              second(x.begin() + n * small_retnet.width, x.end());
     std::vector<double> both(x.size()), alone(second.size());
-    dense_retnet_plan<double> plan(small);
-    dense_retnet_state<double> pair(2, small), single(1, small);
+    dense_retnet_plan<double> plan(small_retnet);
+    dense_retnet_state<double> pair(2, small_retnet), single(1, small_retnet);
     deft::dense_retnet_block<double>(net.tokens(x, 2, 0, n), net.layers, net.tokens(both, 2, 0, n), pair, plan);
     deft::dense_retnet_block<double>(net.tokens(second, 1, 0, n), net.layers, net.tokens(alone, 1, 0, n), single, plan);
-    CHECK(largest_difference({both.begin() + n * small.width, both.end()}, alone) == 0);
+    CHECK(largest_difference({both.begin() + n * small_retnet.width, both.end()}, alone) == 0);
 }
 
 TEST_CASE("without eps the head norm removes the norm of rows", "[dense_retnet_block]") {
-    dense_retnet_options options = small;
+    dense_retnet_options options = small_retnet;
     options.eps = 0;
     const retnet<double> net(options);
     const index n = 30;
@@ -138,10 +131,10 @@ TEST_CASE("without eps the head norm removes the norm of rows", "[dense_retnet_b
 }
 
 TEST_CASE("a step of decoding DenseRetNet does not allocate", "[dense_retnet_block]") {
-    const retnet<float> net(small);
-    std::vector<float> x(std::size_t(3 * small.width), 0.5f);
-    dense_retnet_plan<float> plan(small);
-    dense_retnet_state<float> state(3, small);
+    const retnet<float> net(small_retnet);
+    std::vector<float> x(std::size_t(3 * small_retnet.width), 0.5f);
+    dense_retnet_plan<float> plan(small_retnet);
+    dense_retnet_state<float> state(3, small_retnet);
     const auto step = [&] {
         deft::dense_retnet_block<float>(net.tokens(std::as_const(x), 3, 0, 1), net.layers, net.tokens(x, 3, 0, 1),
                                         state, plan); // in place
@@ -153,14 +146,14 @@ TEST_CASE("a step of decoding DenseRetNet does not allocate", "[dense_retnet_blo
 }
 
 TEST_CASE("dense_retnet_block rejects what does not fit", "[dense_retnet_block]") {
-    const retnet<double> net(small);
+    const retnet<double> net(small_retnet);
     bad_input bad("dense_retnet_block"), bad_plan("dense_retnet_plan");
     const std::vector<double> x(200, 1.0);
     double* const y = bad.output<double>(200);
     const auto rejects = [&](const char* name, auto change) {
         return bad.rejects(name, [&] {
-            dense_retnet_plan<double> plan(small);
-            dense_retnet_state<double> state(1, small);
+            dense_retnet_plan<double> plan(small_retnet);
+            dense_retnet_state<double> state(1, small_retnet);
             auto layers = net.layers;
             shape<3> in{1, 3, 12}, to{1, 3, 12};
             change(layers, state, in, to);
@@ -174,7 +167,7 @@ TEST_CASE("dense_retnet_block rejects what does not fit", "[dense_retnet_block]"
     CHECK(rejects("y", [](layers_type&, state_type&, S&, S& to) { to = {1, 4, 12}; }));
     CHECK(rejects("state", [](layers_type&, state_type&, S& in, S& to) { in = to = {2, 3, 12}; }));
     CHECK(rejects("state", [](layers_type&, state_type& state, S&, S&) {
-        dense_retnet_options wide = small;
+        dense_retnet_options wide = small_retnet;
         wide.value_width = 48;
         state = state_type(1, wide);
     }));
@@ -188,7 +181,7 @@ TEST_CASE("dense_retnet_block rejects what does not fit", "[dense_retnet_block]"
     CHECK(rejects("group_norm",
                   [](layers_type& layers, state_type&, S&, S&) { layers[0].group_norm = layers[0].v_norm; }));
     CHECK(bad.rejects("state", [&] {
-        dense_retnet_options trained = small;
+        dense_retnet_options trained = small_retnet;
         trained.row_norm = retention_row_norm::abs_sum;
         dense_retnet_plan<double> plan(trained);
         dense_retnet_state<double> state(1, trained);
@@ -198,7 +191,7 @@ TEST_CASE("dense_retnet_block rejects what does not fit", "[dense_retnet_block]"
     }));
 
     const auto rejects_plan = [&](const char* name, auto change) {
-        dense_retnet_options o = small;
+        dense_retnet_options o = small_retnet;
         change(o);
         return bad_plan.rejects(name, [&] { dense_retnet_plan<double> plan(o); });
     };
@@ -214,7 +207,7 @@ TEST_CASE("dense_retnet_block rejects what does not fit", "[dense_retnet_block]"
     CHECK(rejects_plan("base", [](options& o) { o.base = 0; }));
     CHECK(rejects_plan("clamp_max", [](options& o) { o.clamp_max = 0.5; }));
     CHECK(rejects_plan("chunk", [](options& o) { o.chunk = 0; }));
-    options single = small;
+    options single = small_retnet;
     single.layers = 1;
     single.window = 0;
     CHECK_NOTHROW(dense_retnet_plan<double>(single));

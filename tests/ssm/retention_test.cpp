@@ -1,5 +1,6 @@
 #include "support/bad_input.hpp"
 #include "support/catch.hpp"
+#include "support/compare.hpp"
 #include "support/generate.hpp"
 
 #include <deft/attention/linear_attention_combine.hpp>
@@ -51,14 +52,6 @@ struct sequence {
         return retention_state<A>({.heads = heads, .key_width = dk, .value_width = dv});
     }
 };
-
-template <class T>
-double largest_difference(const std::vector<T>& a, const std::vector<T>& b) {
-    double largest = 0;
-    for (std::size_t i = 0; i < a.size(); ++i)
-        largest = std::max(largest, std::abs(double(a[i]) - double(b[i])));
-    return largest;
-}
 
 } // namespace
 

@@ -5,8 +5,11 @@
 
 #include "tensor.hpp"
 
+#include <cmath>
+#include <cstddef>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 namespace deft::testing {
 
@@ -41,6 +44,20 @@ struct deviation {
 /// `largest` is the greatest finite number of the type that `got` was computed in: what is expected beyond it is an
 /// infinity. The tensors have the same number of elements.
 deviation compare(const tensor& got, const tensor& expected, const tolerance& allowed, double largest);
+
+/// max |a_i - b_i|; NaN if one is not a number.
+template <class T>
+double largest_difference(const std::vector<T>& a, const std::vector<T>& b) {
+    double largest = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+        const double difference = std::abs(double(a[i]) - double(b[i]));
+        if (!(difference <= largest))
+            largest = difference;
+        if (std::isnan(difference))
+            break;
+    }
+    return largest;
+}
 
 } // namespace deft::testing
 

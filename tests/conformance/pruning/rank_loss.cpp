@@ -12,13 +12,11 @@
 
 namespace deft::testing {
 
-namespace {
-
-struct loss_case {
+struct rank_loss_choice {
     rank_loss_options options{.rank = {.mode = rank_mode::k}};
     reference::rank_loss_case naive;
 
-    explicit loss_case(const call_base& c) {
+    explicit rank_loss_choice(const call_base& c) {
         const rank_choice_case rank_of(c);
         options.rank = rank_of.choice;
         naive.mode = rank_of.mode;
@@ -29,6 +27,8 @@ struct loss_case {
         options.sparsity_threshold = naive.sparsity_threshold = c.number("sparsity_threshold", 0);
     }
 };
+
+namespace {
 
 /// 1 / ||W||_F, in which gradients are measured.
 double inverse_norm(const tensor& weight) {
@@ -55,7 +55,7 @@ constexpr tolerance of_loss = by_type<T>({.absolute = 1e-5}, {.absolute = 1e-12}
 struct rank_loss {
     template <class T>
     static void bind(call<T>& c) {
-        const loss_case s(c);
+        const rank_loss_choice s(c);
         const extents shape = as_matrix(c.shape("in.weight"));
         const auto weight = c.input_as(rank<2>, "in.weight", shape);
         const auto loss = c.output(any_rank<double>, "out.loss", {}, {.bound = of_loss<T>});
@@ -121,7 +121,7 @@ DEFT_ADAPTER(rank_loss)
 struct model_rank_loss {
     template <class T>
     static void bind(call<T>& c) {
-        const loss_case s(c);
+        const rank_loss_choice s(c);
         const index layers = c.integer("layers");
         const std::vector<view<const T, 2>> weights = input_layers(c, "in.weight", layers);
         const auto loss = c.output(any_rank<double>, "out.loss", {}, {.bound = of_loss<T>});
