@@ -8,7 +8,6 @@
 
 #include <benchmark/benchmark.h>
 
-#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <deque>
@@ -41,15 +40,16 @@ public:
     std::size_t done() const noexcept {
         return done_;
     }
-    /// Whether a row knows its iteration count.
-    bool has_repetition(const row& r) const {
-        return begun_.count(&r) != 0;
+    /// Repetitions that were measured of a row, which then knows its iteration count.
+    int measured(const row& r) const {
+        const auto found = measured_.find(&r);
+        return found == measured_.end() ? 0 : found->second;
     }
     void begin(const row* r, benchmark::IterationCount iterations, bool skipped) {
         if (row_ != nullptr && (r != row_ || iterations <= iterations_)) {
             ++done_;
             if (!skipped_)
-                begun_.insert(row_);
+                ++measured_[row_];
         }
         row_ = r;
         iterations_ = iterations;
@@ -58,7 +58,7 @@ public:
 
 private:
     std::size_t done_ = 0;
-    std::set<const row*> begun_;
+    std::map<const row*, int> measured_;
     const row* row_ = nullptr;
     benchmark::IterationCount iterations_ = 0;
     bool skipped_ = false;
@@ -74,7 +74,7 @@ void stop_on_interrupt() {
     });
 }
 
-/// Of a row that has repetitions: Google Benchmark insists that all have the same number of iterations.
+/// Of a row that has been measured: Google Benchmark insists that all have the same number of iterations.
 void skip_repetition(benchmark::State& state) {
     for (auto iteration : state)
         static_cast<void>(iteration);
@@ -103,11 +103,6 @@ void measure(benchmark::State& state, const row& r) {
         state.counters["bytes_per_second"] = count(r.work.bytes);
     if (r.work.flops > 0)
         state.counters["flops_per_second"] = count(r.work.flops);
-}
-
-/// Naive loops over large shapes take minutes; noise is short against seconds.
-int repetitions_of(const row& r, int wanted) {
-    return r.seconds > 1 ? std::min(wanted, 2) : wanted;
 }
 
 /// Twice, in truth: what is prepared in the first run does not count.
@@ -174,6 +169,19 @@ int run(const std::string& family, suite s, int argc, char** argv) {
 
     std::optional<progress> timing;
     repetition_counter repetitions;
+    for (const auto& [name, r] : chosen)
+        benchmark::RegisterBenchmark(name.c_str(), [&, r = r](benchmark::State& state) {
+            // Naive loops over large shapes take minutes, and noise is short against seconds.
+            const bool is_enough = r->seconds > 1 && repetitions.measured(*r) >= 2, skips = interrupted || is_enough;
+            repetitions.begin(r, state.max_iterations, skips);
+            timing->show(repetitions.done(), r->name);
+            if (!skips)
+                measure(state, *r);
+            else if (repetitions.measured(*r) > 0 && r->mismatch.empty())
+                skip_repetition(state);
+            else
+                state.SkipWithError(r->mismatch.empty() ? result_file::skipped : r->mismatch.c_str());
+        });
     if (line.once) {
         add_build_facts(family);
         use_one_thread();
@@ -182,25 +190,7 @@ int run(const std::string& family, suite s, int argc, char** argv) {
                 run_once(*r);
         return 0;
     }
-    std::size_t total = 0; // repetitions of all rows
-    const auto add_rows = [&] {
-        for (const auto& [name, r] : chosen) {
-            const int times = repetitions_of(*r, std::stoi(line.value("benchmark_repetitions")));
-            total += std::size_t(times);
-            benchmark::RegisterBenchmark(name.c_str(), [&, r = r](benchmark::State& state) {
-                repetitions.begin(r, state.max_iterations, interrupted != 0);
-                timing->show(repetitions.done(), r->name);
-                if (!interrupted)
-                    measure(state, *r);
-                else if (repetitions.has_repetition(*r) && r->mismatch.empty())
-                    skip_repetition(state);
-                else
-                    state.SkipWithError(r->mismatch.empty() ? result_file::skipped : r->mismatch.c_str());
-            })->Repetitions(times);
-        }
-    };
     if (line.has("benchmark_list_tests")) {
-        add_rows();
         benchmark::RunSpecifiedBenchmarks("all");
         return 0;
     }
@@ -219,8 +209,7 @@ int run(const std::string& family, suite s, int argc, char** argv) {
             c->verify(rows);
         }
     }
-    add_rows();
-    timing.emplace("timing", total);
+    timing.emplace("timing", chosen.size() * std::stoul(line.value("benchmark_repetitions")));
     silent_reporter silent;
     result_file results(chosen);
     const bool wants_console = !line.value("benchmark_format").empty();
