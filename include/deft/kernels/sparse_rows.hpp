@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
 namespace deft {
@@ -145,14 +146,21 @@ void sparse_product(const sparse_rows<T>& w, index first, index last, index segm
 /// whole lines. Those behind them are not written.
 template <class Arch, class T>
 DEFT_NOINLINE void pack_panel(const T* x, index x_stride, index rows, index columns, T* packed) noexcept {
-    for (index r = 0; r < rows; ++r)
-        simd::for_each_vector<T, Arch, sparse_vectors>(
-            columns, [&](index j, auto count, auto extent) DEFT_INLINE_LAMBDA {
-                DEFT_UNROLL
-                for (int v = 0; v < decltype(count)::value; ++v)
-                    simd::store<T>(packed + r * sparse_panel<Arch, T> + j + v * simd::lanes<T, Arch>,
-                                   simd::load<Arch>(x + r * x_stride + j + v * simd::lanes<T, Arch>, extent), extent);
-            });
+    constexpr index panel = sparse_panel<Arch, T>, width = simd::lanes<T, Arch>;
+    const auto pack_rows = [&](auto unroll) DEFT_INLINE_LAMBDA {
+        for (index r = 0; r < rows; ++r)
+            simd::for_each_vector<T, Arch, decltype(unroll)::value>(
+                columns, [&](index j, auto count, auto extent) DEFT_INLINE_LAMBDA {
+                    DEFT_UNROLL
+                    for (int v = 0; v < decltype(count)::value; ++v)
+                        simd::store<T>(packed + r * panel + j + v * width,
+                                       simd::load<Arch>(x + r * x_stride + j + v * width, extent), extent);
+                });
+    };
+    if (columns == panel)
+        pack_rows(std::integral_constant<int, sparse_vectors>{});
+    else // of narrower panels whole vectors would be taken as if they were cut short
+        pack_rows(std::integral_constant<int, 1>{});
 }
 
 namespace detail {

@@ -161,6 +161,37 @@ DEFT_ALWAYS_INLINE __m256i first_elements(index count) noexcept {
     else
         return _mm256_cmpgt_epi64(_mm256_set1_epi64x(static_cast<long long>(count)), _mm256_setr_epi64x(0, 1, 2, 3));
 }
+
+// The first `count` elements, piece by piece: a masked store takes a dozen cycles on Zen 2 to 4.
+DEFT_ALWAYS_INLINE void store_first(float* p, __m256 x, index count) noexcept {
+    if ((count & 8) != 0)
+        return _mm256_storeu_ps(p, x);
+    __m128 rest = _mm256_castps256_ps128(x);
+    if ((count & 4) != 0) {
+        _mm_storeu_ps(p, rest);
+        rest = _mm256_extractf128_ps(x, 1);
+        p += 4;
+    }
+    if ((count & 2) != 0) {
+        _mm_storel_pd(reinterpret_cast<double*>(p), _mm_castps_pd(rest));
+        rest = _mm_movehl_ps(rest, rest);
+        p += 2;
+    }
+    if ((count & 1) != 0)
+        _mm_store_ss(p, rest);
+}
+DEFT_ALWAYS_INLINE void store_first(double* p, __m256d x, index count) noexcept {
+    if ((count & 4) != 0)
+        return _mm256_storeu_pd(p, x);
+    __m128d rest = _mm256_castpd256_pd128(x);
+    if ((count & 2) != 0) {
+        _mm_storeu_pd(p, rest);
+        rest = _mm256_extractf128_pd(x, 1);
+        p += 2;
+    }
+    if ((count & 1) != 0)
+        _mm_store_sd(p, rest);
+}
 #endif
 } // namespace detail
 
@@ -299,12 +330,8 @@ DEFT_ALWAYS_INLINE void store(S* p, const batch<compute_t<S>, Arch>& x, partial 
     }
 #endif
 #if defined(__AVX2__)
-    if constexpr (std::is_same_v<S, float> && n == 8) {
-        _mm256_maskstore_ps(p, detail::first_elements<float>(part.count), x);
-        return;
-    }
-    if constexpr (std::is_same_v<S, double> && n == 4) {
-        _mm256_maskstore_pd(p, detail::first_elements<double>(part.count), x);
+    if constexpr ((std::is_same_v<S, float> && n == 8) || (std::is_same_v<S, double> && n == 4)) {
+        detail::store_first(p, x, part.count);
         return;
     }
 #endif
