@@ -42,13 +42,19 @@ namespace detail {
 
 /// Whether the matrix is faster than transforms: costs per row and element, in multiply-adds of the dense product.
 template <class T>
-bool prefers_dense_dct(index n) noexcept {
+bool prefers_dense_dct(index n, dct_kind kind) noexcept {
     constexpr index most = 1024; // of n: 4 MB of matrix
     const kernels::fft_plan<T> plan(n % 2 == 0 ? n / 2 : n, nullptr);
+    const bool is_real = n % 2 == 1 && kind != dct_kind::dct3;
     index cost = 10;
-    for (int pass = 0; pass < plan.passes; ++pass)
-        cost += kernels::is_small_radix(plan.radix[pass]) ? 4 : 2 * plan.radix[pass];
-    return n <= most && n <= (n % 2 == 0 ? cost : 2 * cost);
+    for (int pass = 0; pass < plan.passes; ++pass) {
+        const index r = plan.radix[pass];
+        if (is_real && pass == 0)
+            cost += r <= 7 ? 4 : 2 * r;
+        else
+            cost += kernels::is_small_radix(r) ? 4 : is_real ? r : 2 * r;
+    }
+    return n <= most && n <= (n % 2 == 0 || is_real ? cost : 2 * cost);
 }
 
 /// Tables of a transform, and where they lie.
@@ -59,8 +65,8 @@ public:
         check(n >= 1, op, "length", "must be at least 1", double(n));
         check(kind == dct_kind::dct2 || kind == dct_kind::dct3 || kind == dct_kind::dct4, op, "kind",
               "must be dct2, dct3 or dct4", double(static_cast<unsigned char>(kind)));
-        const bool dense =
-            algorithm == dct_algorithm::dense || (algorithm == dct_algorithm::automatic && prefers_dense_dct<T>(n));
+        const bool dense = algorithm == dct_algorithm::dense ||
+                           (algorithm == dct_algorithm::automatic && prefers_dense_dct<T>(n, kind));
         tables_.n = n;
         tables_.fourth = kind == dct_kind::dct4;
         tables_.method = dense        ? kernels::dct_method::dense

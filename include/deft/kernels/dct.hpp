@@ -6,7 +6,7 @@
 ///     DCT-IV:   y_k = s sum_j x_j cos(pi (2j+1) (2k+1) / 4n)
 ///
 /// Three ways, chosen when the tables are made. Even n: one complex transform of length h = n/2 between rotations
-/// (Makhoul for II and III). Odd n: one of length n, with an imaginary part of 0. Dense: the matrix.
+/// (Makhoul for II and III). Odd n: one of length n, of real numbers forward. Dense: the matrix.
 /// (One transform for two rows, as its real and imaginary part, would let a NaN in one row spoil the other.)
 #ifndef DEFT_KERNELS_DCT_HPP
 #define DEFT_KERNELS_DCT_HPP
@@ -41,14 +41,15 @@ struct dct_tables {
     dct_method method = dct_method::dense;
     fft_plan<T> plan;
     const T* factors = nullptr;   // even, odd: rotations; dense: the matrix
-    const index* slots = nullptr; // odd: element j goes to slots[j], output k comes from slots[n + k]
+    const index* slots = nullptr; // odd: element j goes to slots[j], output k comes from slots[n + k], or from what is
+                                  // conjugate to it at slots[2 n + k]
 
     /// Numbers at `factors`.
     index factor_count() const noexcept {
         return method == dct_method::dense ? n * n : method == dct_method::odd ? 3 * n : fourth ? n : 6 * (n / 4 + 1);
     }
     index slot_count() const noexcept {
-        return method == dct_method::odd ? 2 * n : 0;
+        return method == dct_method::odd ? 3 * n : 0;
     }
     /// Length of the complex transform.
     index fft_length() const noexcept {
@@ -74,9 +75,11 @@ struct dct_tables {
         slots = to_slots;
         if (method == dct_method::dense)
             fill_dense(to);
-        else if (method == dct_method::odd)
+        else if (method == dct_method::odd) {
             fourth ? fill_odd_fourth(to, to_slots) : fill_odd(to, to_slots);
-        else
+            for (index k = 0; k < n; ++k)
+                to_slots[2 * n + k] = has_real_bin(plan, to_slots[n + k]) ? to_slots[n + k] : n - to_slots[n + k];
+        } else
             fourth ? fill_even_fourth(to) : fill_even(to);
     }
 
@@ -221,21 +224,26 @@ template <class Arch, class T>
 DEFT_NOINLINE void dct_odd(const dct_tables<T>& tables, bool transposed, T* x) noexcept {
     using B = simd::batch<T, Arch>;
     constexpr index width = simd::lanes<T, Arch>;
-    const index n = tables.n, *const from = tables.slots, *const to = from + n;
+    const index n = tables.n, *const from = tables.slots, *const to = from + n, *const bin = to + n;
     const T *const f = tables.factors, *const signs = f + 2 * n;
     T *const z = x + n * width, *const other = z + 2 * n * width;
-    for (index j = 0; j < n; ++j) {
-        const B v = simd::load<Arch>(x + j * width);
-        if (transposed)
+    if (transposed) {
+        for (index j = 0; j < n; ++j) {
+            const B v = simd::load<Arch>(x + j * width);
             store_complex<Arch, T>(z, to[j], {B(f[2 * j]) * v, B(-f[2 * j + 1]) * v});
-        else
-            store_complex<Arch, T>(z, from[j], {B(signs[j]) * v, B(T(0))});
+        }
+        const T* const result = fft<Arch>(tables.plan, z, other);
+        for (index k = 0; k < n; ++k)
+            simd::store<T>(x + k * width, B(signs[k]) * load_complex<Arch>(result, from[k]).re);
+        return;
     }
-    const T* const result = fft<Arch>(tables.plan, z, other);
+    for (index j = 0; j < n; ++j)
+        simd::store<T>(other + from[j] * width, B(signs[j]) * simd::load<Arch>(x + j * width));
+    const T* const result = fft_real<Arch>(tables.plan, z, other);
     for (index k = 0; k < n; ++k) {
-        const auto v = load_complex<Arch>(result, (transposed ? from : to)[k]);
-        simd::store<T>(x + k * width,
-                       transposed ? B(signs[k]) * v.re : simd::fma(B(f[2 * k]), v.re, B(f[2 * k + 1]) * v.im));
+        const auto v = load_complex<Arch>(result, bin[k]);
+        const T q = bin[k] == to[k] ? f[2 * k + 1] : -f[2 * k + 1];
+        simd::store<T>(x + k * width, simd::fma(B(f[2 * k]), v.re, B(q) * v.im));
     }
 }
 

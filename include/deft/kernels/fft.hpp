@@ -48,6 +48,12 @@ struct fft_plan {
         for (index r = 7; rest > 1; r += 2)
             for (; rest % r == 0; rest /= r)
                 radix[passes++] = r;
+        if (n % 2 == 1 && passes > 1) { // the greatest first: fft_real needs a quarter of the first pass
+            const index greatest = radix[passes - 1];
+            for (int pass = passes - 1; pass > 0; --pass)
+                radix[pass] = radix[pass - 1];
+            radix[0] = greatest;
+        }
     }
 };
 
@@ -166,13 +172,35 @@ DEFT_ALWAYS_INLINE void small_dft(complex_batch<T, Arch> (&x)[8]) noexcept {
     x[7] = even[3].plus(root_half, third);
 }
 
+// The groups of a pass that are computed: the first `kept` of each `period`.
+struct fft_groups {
+    index count, period, kept;
+
+    static constexpr fft_groups all(index count) noexcept {
+        return {count, count, count};
+    }
+    /// f(k) for those; with R even it is all: fft_real has odd lengths.
+    template <int R, class F>
+    DEFT_ALWAYS_INLINE void for_each(F&& f) const noexcept {
+        if constexpr (R % 2 == 0) {
+            for (index k = 0; k < count; ++k)
+                f(k);
+        } else {
+            for (index first = 0; first < count; first += period)
+                for (index k = first; k < first + kept; ++k)
+                    f(k);
+        }
+    }
+};
+
 // One pass: `groups` transforms of the factors before are combined R at a time; from[i + span (b + R k)] goes to
 // to[i + span (k + groups b)], for i < span, k < groups. In the last pass span is 1 and no factor is left.
 template <class Arch, int R, bool Last, class T>
-DEFT_NOINLINE void fft_pass(const fft_plan<T>& plan, index groups, index span, const T* from, T* to) noexcept {
+DEFT_NOINLINE void fft_pass(const fft_plan<T>& plan, const fft_groups& needed, index span, const T* from,
+                            T* to) noexcept {
     const T* const twiddles = plan.twiddles;
-    const index ahead = groups * span;
-    for (index k = 0; k < groups; ++k)
+    const index groups = needed.count, ahead = groups * span;
+    needed.for_each<R>([&](index k) DEFT_INLINE_LAMBDA {
         for (index i = 0; i < span; ++i) {
             complex_batch<T, Arch> x[std::size_t(R)];
             const T* p = element<Arch>(from, i + span * R * k);
@@ -186,9 +214,11 @@ DEFT_NOINLINE void fft_pass(const fft_plan<T>& plan, index groups, index span, c
             for (int b = 0; b < R; ++b, q = element<Arch>(q, ahead), w += 2 * groups * i)
                 store_complex<Arch>(q, 0, Last || b == 0 ? x[b] : x[b].times(w));
         }
+    });
 }
 template <class Arch, int R, class T>
-DEFT_ALWAYS_INLINE void fft_pass(const fft_plan<T>& plan, index groups, index span, const T* from, T* to) noexcept {
+DEFT_ALWAYS_INLINE void fft_pass(const fft_plan<T>& plan, const fft_groups& groups, index span, const T* from,
+                                 T* to) noexcept {
     if (span == 1)
         fft_pass<Arch, R, true>(plan, groups, index{1}, from, to);
     else
@@ -198,11 +228,11 @@ DEFT_ALWAYS_INLINE void fft_pass(const fft_plan<T>& plan, index groups, index sp
 // The same for any odd r: y_b = x_0 + sum_j (x_j + x_{r-j}) cos(2 pi j b / r) - i (x_j - x_{r-j}) sin(...), which
 // y_{r-b} shares. The sums are read again for every b: r is a prime that is not small, and this pass a last resort.
 template <class Arch, class T>
-DEFT_NOINLINE void fft_pass_any(const fft_plan<T>& plan, index r, index groups, index span, const T* from,
+DEFT_NOINLINE void fft_pass_any(const fft_plan<T>& plan, index r, const fft_groups& needed, index span, const T* from,
                                 T* to) noexcept {
-    const index n = plan.n, step = n / r;
+    const index n = plan.n, step = n / r, groups = needed.count;
     const T* const twiddles = plan.twiddles;
-    for (index k = 0; k < groups; ++k)
+    needed.for_each<1>([&](index k) DEFT_INLINE_LAMBDA {
         for (index i = 0; i < span; ++i) {
             const auto at = [&](index b)
                                 DEFT_INLINE_LAMBDA { return load_complex<Arch>(from, i + span * (b + r * k)); };
@@ -224,6 +254,80 @@ DEFT_NOINLINE void fft_pass_any(const fft_plan<T>& plan, index r, index groups, 
                                     even.plus_i(odd).times(twiddles + 2 * ((r - b) * groups * i % n)));
             }
         }
+    });
+}
+
+// The first pass over real vectors, for odd r: outputs 0 .. r / 2, the others being what is conjugate to them. R is r,
+// or 0; from is overwritten.
+template <class Arch, int R, class T>
+DEFT_NOINLINE void fft_pass_real(const fft_plan<T>& plan, index r, T* from, T* to) noexcept {
+    using B = simd::batch<T, Arch>;
+    constexpr index width = simd::lanes<T, Arch>;
+    constexpr int group = R > 0 ? R / 2 : 4; // outputs that share what is loaded
+    const index n = plan.n, span = n / r, half = (R > 0 ? R : r) / 2;
+    const T* const twiddles = plan.twiddles;
+    for (index i = 0; i < span; ++i) {
+        T* const x = from + i * width;
+        const index step = span * width;
+        const B first = simd::load<Arch>(x);
+        B total = first;
+        DEFT_UNROLL
+        for (index j = 1; j <= half; ++j) {
+            const B a = simd::load<Arch>(x + j * step), b = simd::load<Arch>(x + (r - j) * step), sum = a + b;
+            simd::store<T>(x + j * step, sum);
+            simd::store<T>(x + (r - j) * step, a - b);
+            total = total + sum;
+        }
+        store_complex<Arch, T>(to, i, {total, B(T(0))});
+        for (index b = 1; b <= half; b += group) {
+            complex_batch<T, Arch> y[std::size_t(group)];
+            index angle[std::size_t(group)], turn[std::size_t(group)];
+            DEFT_UNROLL
+            for (int g = 0; g < group; ++g) {
+                y[g] = {first, B(T(0))};
+                angle[g] = turn[g] = b + g <= half ? b + g : half;
+            }
+            DEFT_UNROLL
+            for (index j = 1; j <= half; ++j) {
+                const B even = simd::load<Arch>(x + j * step), odd = simd::load<Arch>(x + (r - j) * step);
+                DEFT_UNROLL
+                for (int g = 0; g < group; ++g) {
+                    const T* const w = twiddles + 2 * span * angle[g];
+                    y[g].re = simd::fma(B(w[0]), even, y[g].re);
+                    y[g].im = simd::fma(B(w[1]), odd, y[g].im);
+                    angle[g] = angle[g] + turn[g] < r ? angle[g] + turn[g] : angle[g] + turn[g] - r;
+                }
+            }
+            for (int g = 0; g < group && b + g <= half; ++g)
+                store_complex<Arch>(to, i + span * (b + g), y[g].times(twiddles + 2 * (b + g) * i));
+        }
+    }
+}
+
+// Passes `first` and on.
+template <class Arch, class T>
+T* fft_passes(const fft_plan<T>& plan, int first, fft_groups groups, T* buffer, T* other) noexcept {
+    for (int pass = first; pass < plan.passes; ++pass) {
+        const index r = plan.radix[pass], span = plan.n / (groups.count * r);
+        if (r == 8)
+            fft_pass<Arch, 8>(plan, groups, span, buffer, other);
+        else if (r == 4)
+            fft_pass<Arch, 4>(plan, groups, span, buffer, other);
+        else if (r == 2)
+            fft_pass<Arch, 2>(plan, groups, span, buffer, other);
+        else if (r == 3)
+            fft_pass<Arch, 3>(plan, groups, span, buffer, other);
+        else if (r == 5)
+            fft_pass<Arch, 5>(plan, groups, span, buffer, other);
+        else
+            fft_pass_any<Arch>(plan, r, groups, span, buffer, other);
+        T* const result = other;
+        other = buffer;
+        buffer = result;
+        const bool is_all = groups.kept == groups.count;
+        groups = {groups.count * r, is_all ? groups.count * r : groups.period, is_all ? groups.count * r : groups.kept};
+    }
+    return buffer;
 }
 
 } // namespace detail
@@ -232,27 +336,28 @@ DEFT_NOINLINE void fft_pass_any(const fft_plan<T>& plan, index r, index groups, 
 /// overwritten too.
 template <class Arch, class T>
 T* fft(const fft_plan<T>& plan, T* buffer, T* other) noexcept {
-    index groups = 1;
-    for (int pass = 0; pass < plan.passes; ++pass) {
-        const index r = plan.radix[pass], span = plan.n / (groups * r);
-        if (r == 8)
-            detail::fft_pass<Arch, 8>(plan, groups, span, buffer, other);
-        else if (r == 4)
-            detail::fft_pass<Arch, 4>(plan, groups, span, buffer, other);
-        else if (r == 2)
-            detail::fft_pass<Arch, 2>(plan, groups, span, buffer, other);
-        else if (r == 3)
-            detail::fft_pass<Arch, 3>(plan, groups, span, buffer, other);
-        else if (r == 5)
-            detail::fft_pass<Arch, 5>(plan, groups, span, buffer, other);
-        else
-            detail::fft_pass_any<Arch>(plan, r, groups, span, buffer, other);
-        T* const result = other;
-        other = buffer;
-        buffer = result;
-        groups *= r;
-    }
-    return buffer;
+    return detail::fft_passes<Arch>(plan, 0, detail::fft_groups::all(1), buffer, other);
+}
+
+/// Transforms n real vectors at `other`, n odd; buffers and result as of fft. Of X[k] and X[n - k], which are
+/// conjugate, it leaves one: that for which has_real_bin is true.
+template <class Arch, class T>
+T* fft_real(const fft_plan<T>& plan, T* buffer, T* other) noexcept {
+    DEFT_ASSERT(plan.n % 2 == 1);
+    const index r = plan.n == 1 ? 1 : plan.radix[0];
+    if (r == 3)
+        detail::fft_pass_real<Arch, 3>(plan, r, other, buffer);
+    else if (r == 5)
+        detail::fft_pass_real<Arch, 5>(plan, r, other, buffer);
+    else if (r == 7)
+        detail::fft_pass_real<Arch, 7>(plan, r, other, buffer);
+    else
+        detail::fft_pass_real<Arch, 0>(plan, r, other, buffer);
+    return detail::fft_passes<Arch>(plan, 1, {r, r, r / 2 + 1}, buffer, other);
+}
+template <class T>
+bool has_real_bin(const fft_plan<T>& plan, index k) noexcept {
+    return plan.n == 1 || k % plan.radix[0] <= plan.radix[0] / 2;
 }
 
 } // namespace kernels
