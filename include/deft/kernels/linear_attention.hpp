@@ -96,8 +96,13 @@ private:
     index packed_features() const noexcept {
         return g.features <= 4 * shape::rows ? g.features : shape::rows;
     }
+    // Whether rows of q and k are packed: of another type, or apart, when as rows of several heads side by side they
+    // would share few sets of the caches.
+    bool packs() const noexcept {
+        return !std::is_same_v<S, T> || g.q.token != g.features || g.k.token != g.features;
+    }
     void start_block(index s, index end) noexcept {
-        index most = std::is_same_v<S, T> ? shape::tokens : shape::tokens_for(packed_features(), packed_size);
+        index most = packs() ? shape::tokens_for(packed_features(), packed_size) : shape::tokens;
         most = g.block < most ? g.block : most;
         begin = s;
         count = end - s < most ? end - s : most;
@@ -141,20 +146,19 @@ private:
         return ahead;
     }
 
-    // Rows from feature f on: those of the caller, or in T; `packed` names what the buffer holds.
+    // Rows from feature f on: those of the caller, or packed; `packed` names what the buffer holds.
     token_rows<T> rows_of(const head_rows<const S>& from, index h, index f, index rows, T* buffer,
                           index& packed) noexcept {
-        if constexpr (std::is_same_v<S, T>) {
-            return {from.at(h, begin) + f, from.token};
-        } else {
-            const bool whole = packed_features() == g.features;
-            const index first = whole ? 0 : f, width = whole ? g.features : rows, name = h * g.features + first;
-            if (packed != name)
-                for (index i = 0; i < count; ++i)
-                    pack_row<Arch>(from.at(h, begin + i) + first, width, T(1), buffer + i * width);
-            packed = name;
-            return {buffer + (f - first), width};
-        }
+        if constexpr (std::is_same_v<S, T>)
+            if (count == 1 || !packs())
+                return {from.at(h, begin) + f, from.token};
+        const bool whole = packed_features() == g.features;
+        const index first = whole ? 0 : f, width = whole ? g.features : rows, name = h * g.features + first;
+        if (packed != name)
+            for (index i = 0; i < count; ++i)
+                pack_row<Arch>(from.at(h, begin + i) + first, width, T(1), buffer + i * width);
+        packed = name;
+        return {buffer + (f - first), width};
     }
     token_rows<T> keys(index f, index rows) noexcept {
         return rows_of(g.k, 0, f, rows, key_buffer, packed_keys);
@@ -279,7 +283,7 @@ private:
         }
     }
 
-    static constexpr index packed_size = std::is_same_v<S, T> ? 1 : 2 * shape::block;
+    static constexpr index packed_size = 2 * shape::block;
 
     const group g;
     index begin = 0, count = 0, packed_keys = -1, packed_queries = -1;

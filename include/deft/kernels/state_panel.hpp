@@ -23,10 +23,10 @@ struct panel_shape {
     static constexpr int vectors = 2;
     static constexpr index width = simd::lanes<T, Arch>;
     static constexpr index columns = vectors * width;
-    static constexpr index rows = 256;           ///< 16 KB with 32-byte vectors
-    static constexpr index together = 3;         ///< tokens of a pass
-    static constexpr index tokens = 66;          ///< of a block, a multiple of together
-    static constexpr index block = 128 * tokens; ///< rows times tokens of packed k or q: they stay in the second cache
+    static constexpr index rows = 256;          ///< 16 KB with 32-byte vectors
+    static constexpr index together = 3;        ///< tokens of a pass
+    static constexpr index tokens = 132;        ///< of a block, a multiple of together; half as many cost a fifth more
+    static constexpr index block = 64 * tokens; ///< rows times tokens of packed k or q: they stay in the second cache
     static constexpr index size = rows * columns;
 
     /// Tokens of a block of that many rows, of which `most` elements can be packed.

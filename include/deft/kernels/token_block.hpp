@@ -42,7 +42,7 @@ struct decay_rows {
 /// How the tokens of a block and the state are multiplied.
 template <class T>
 struct block_factors {
-    static constexpr index capacity = 66; ///< tokens of a block
+    static constexpr index capacity = 132; ///< tokens of a block
 
     T key[std::size_t(capacity)], query[std::size_t(capacity)];
     T before[std::size_t(capacity)]; ///< the state, before the token; 1 but where b starts again
