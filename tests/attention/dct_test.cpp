@@ -50,7 +50,7 @@ TEST_CASE("dct of known vectors", "[dct]") {
 
 TEST_CASE("dct is orthogonal, and its kinds are each other's transposes", "[dct]") {
     for (const dct_algorithm algorithm : both_algorithms)
-        for (const index n : {1, 2, 3, 4, 7, 8, 9, 15, 16, 30, 49, 64, 80, 97, 100}) {
+        for (const index n : {1, 2, 3, 4, 7, 8, 9, 15, 16, 30, 49, 63, 64, 80, 97, 100, 121}) {
             CAPTURE(n);
             for (const dct_kind kind : all_kinds) {
                 const row_major m = matrix_of(n, kind, algorithm);
@@ -160,7 +160,7 @@ TEST_CASE("automatic takes transforms for long lengths of small factors", "[dct]
     const auto is_dense = [](index n) { return dct_plan<float>(n, dct_kind::dct2).is_dense(); };
     for (const index n : {2, 3, 7, 97, 127})
         CHECK(is_dense(n));
-    for (const index n : {64, 80, 96, 128, 256, 1024, 1155, 4099})
+    for (const index n : {45, 63, 64, 80, 96, 125, 128, 256, 1024, 1155, 4099})
         CHECK(!is_dense(n));
 }
 

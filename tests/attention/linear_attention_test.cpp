@@ -77,7 +77,7 @@ TEST_CASE("a sequence may be cut into calls anywhere, and a copy of the state is
         auto whole = s.output();
         auto all = s.state();
         s.run(0, 150, whole, all, decay, {.normalize = normalize});
-        for (const index cut : {1, 2, 63, 64, 65, 149}) {
+        for (const index cut : {1, 2, 64, 131, 132, 133, 149}) {
             auto parts = s.output();
             auto state = s.state();
             s.run(0, cut, parts, state, decay, {.normalize = normalize});
@@ -89,6 +89,33 @@ TEST_CASE("a sequence may be cut into calls anywhere, and a copy of the state is
             s.run(cut, 150 - cut, parts, state, decay, {.normalize = normalize});
             CHECK(parts == once);
         }
+    }
+}
+
+TEST_CASE("heads may lie side by side in the rows of tokens", "[linear_attention]") {
+    for (const index features : {21, 300, 1100}) {
+        const sequence s(3, 150, features, 37);
+        auto expected = s.output(), side_by_side = s.output(), o = s.output();
+        auto state = s.state(), other = s.state();
+        const std::vector<float> decay{0.9f, 1.0f, 0.999f};
+        s.run(0, 150, expected, state, decay, {});
+        const auto interleaved = [&](const std::vector<float>& x, index columns, std::vector<float>& to) {
+            to.resize(x.size());
+            for (index h = 0; h < 3; ++h)
+                for (index i = 0; i < 150 * columns; ++i)
+                    to[std::size_t((i / columns * 3 + h) * columns + i % columns)] =
+                        x[std::size_t(h * 150 * columns + i)];
+            return view<const float, 4>(to.data(), {1, 3, 150, columns}, {0, columns, 3 * columns, 1});
+        };
+        std::vector<float> q, k, v;
+        deft::linear_attention(interleaved(s.q, features, q), interleaved(s.k, features, k), interleaved(s.v, 37, v),
+                               decay, view<float, 4>(o.data(), {1, 3, 150, 37}, {0, 37, 3 * 37, 1}), other);
+        interleaved(expected, 37, side_by_side);
+        CHECK(largest_difference(o, side_by_side) < 6e-7 * double(features) * 150 / 8); // 10 half units of |q| |k| |v|
+        const auto numbers = [](const view<const float, 4>& x) {
+            return std::vector<float>(x.data(), x.data() + x.size());
+        };
+        CHECK(largest_difference(numbers(state.state()), numbers(other.state())) < 2e-5);
     }
 }
 

@@ -68,6 +68,39 @@ TEMPLATE_TEST_CASE("transforms of every length are the sum that defines them", "
     }
 }
 
+TEMPLATE_TEST_CASE("of real numbers, a transform leaves one of each two conjugate bins", "[fft]", float, double) {
+    using T = TestType;
+    constexpr index width = simd::lanes<T, arch>;
+    random_values random(3);
+    for (const index n : lengths()) {
+        if (n % 2 == 0)
+            continue;
+        CAPTURE(n);
+        const std::vector<double> values = random.normal({n, width}).values;
+        std::vector<T> twiddles(std::size_t(2 * n)), buffer(std::size_t(2 * n * width)), other(buffer.size());
+        std::copy(values.begin(), values.end(), other.begin());
+        const kernels::fft_plan<T> plan(n, twiddles.data());
+        const T* const result = kernels::fft_real<arch>(plan, buffer.data(), other.data());
+        for (const index lane : {index{0}, width - 1}) {
+            std::vector<complex> signal;
+            for (index t = 0; t < n; ++t)
+                signal.emplace_back(values[std::size_t(t * width + lane)]);
+            const std::vector<complex> expected = dft(signal);
+            double worst = 0, largest = 0;
+            for (index k = 0; k < n; ++k) {
+                largest = std::max(largest, double(std::abs(expected[std::size_t(k)])));
+                if (!kernels::has_real_bin(plan, k)) {
+                    CHECK(kernels::has_real_bin(plan, n - k));
+                    continue;
+                }
+                const complex got(result[2 * k * width + lane], result[(2 * k + 1) * width + lane]);
+                worst = std::max(worst, double(std::abs(got - expected[std::size_t(k)])));
+            }
+            CHECK(worst / largest <= double(std::numeric_limits<T>::epsilon()) * (3 + 0.02 * double(n)));
+        }
+    }
+}
+
 TEMPLATE_TEST_CASE("the reverse order transforms back", "[fft]", float, double) {
     using T = TestType;
     constexpr index width = simd::lanes<T, arch>;
