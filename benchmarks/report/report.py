@@ -64,7 +64,9 @@ def error(value):
 def head(results):
     facts = [f"{label}: {results.describe(key)}" for key, label in
              (("cpu", "processor"), ("isa", "instruction set"), ("compiler", "compiler"), ("flags", "flags"),
-              ("build_type", "build"), ("libraries", "rivals"), ("threads", "threads")) if results.describe(key)]
+              ("build_type", "build"), ("threads", "threads")) if results.describe(key)]
+    if results.libraries():
+        facts.append("rivals: " + ", ".join(results.libraries()))
     blocks = [Heading(1, "deft: rivals and limits"), Paragraph("; ".join(facts) + ".")]
     if results.interrupted:
         blocks.append(Paragraph("The run was interrupted: only what it had measured is here."))

@@ -31,7 +31,7 @@ SERIES = results_of(
     entry("op/eigen/f32/n1", [33]), entry("op/autovec/f32/n1", [22]),
     entry("op/deft/f32/n2", [20], of_limit=0.5, items_per_second=4e6), entry("op/eigen/f32/n2", [20]),
     entry("op/prepared/f32/n2", [5]), entry("op_backward/deft/f32/n1", [22]), entry("op/deft_2threads/f32/n2", [20]),
-    libraries="Eigen 3.4.0, oneDNN 2.6.3")
+    libraries="Eigen 3.4.0, oneDNN 2.6.3, XNNPACK")
 
 
 def judged(rows, against, demand):
@@ -70,6 +70,7 @@ class ResultsTest(unittest.TestCase):
     def test_versions(self):
         self.assertEqual(SERIES.version("eigen_passes"), "3.4.0")
         self.assertEqual(SERIES.version("onednn_own"), "2.6.3")
+        self.assertEqual(SERIES.version("xnnpack_packed"), "")
         self.assertEqual(SERIES.version("autovec"), "")
 
     def test_natural(self):

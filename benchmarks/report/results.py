@@ -88,11 +88,16 @@ class Results:
         """A fact of the head; several if the files differ."""
         return " | ".join(dict.fromkeys(context[key] for context in self.contexts if context.get(key)))
 
+    def libraries(self):
+        """The rivals that any of the programs was linked with: ["OpenBLAS 0.3.21", "XNNPACK"]."""
+        return list(dict.fromkeys(library for context in self.contexts
+                                  for library in context.get("libraries", "").split(", ") if library))
+
     def version(self, implementation):
-        """Of the library behind a rival, as the program recorded it: "OpenBLAS 0.3.21"."""
-        for library in self.describe("libraries").split(", "):
-            if library and implementation.startswith(library.split()[0].lower()):
-                return library.split()[1]
+        """Of the library behind a rival, if it has one."""
+        for name, *version in map(str.split, self.libraries()):
+            if implementation.startswith(name.lower()):
+                return " ".join(version)
         return ""
 
     def best_rival(self, row, names=".*"):

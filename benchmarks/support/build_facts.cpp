@@ -18,6 +18,9 @@
 #define DEFT_BENCH_BUILD_TYPE "unknown"
 #endif
 
+/// ggml is linked as a static library as often as not, whose symbols dlsym does not see.
+extern "C" const char* ggml_version() __attribute__((weak));
+
 namespace deft::bench {
 namespace {
 
@@ -29,7 +32,7 @@ std::string processor() {
     return "unknown";
 }
 
-/// Versions of the rivals that were linked: "Eigen 3.4.0, OpenBLAS 0.3.21, oneDNN 2.6.3".
+/// Versions of the rivals that were linked, where they have any: "Eigen 3.4.0, OpenBLAS 0.3.21, XNNPACK".
 std::string libraries() {
     std::string text = "Eigen " + std::to_string(EIGEN_WORLD_VERSION) + '.' + std::to_string(EIGEN_MAJOR_VERSION) +
                        '.' + std::to_string(EIGEN_MINOR_VERSION);
@@ -42,6 +45,21 @@ std::string libraries() {
         text += ", oneDNN " + std::to_string(numbers[0]) + '.' + std::to_string(numbers[1]) + '.' +
                 std::to_string(numbers[2]);
     }
+    if (void* version = dlsym(RTLD_DEFAULT, "fftwf_version")) {
+        const std::string words = static_cast<const char*>(version); // "fftw-3.3.10-sse2-avx..."
+        text += ", FFTW " + words.substr(5, words.find('-', 5) - 5);
+    }
+    if (ggml_version != nullptr)
+        text += std::string(", ggml ") + ggml_version();
+#if DEFT_PEER_POCKETFFT
+    text += ", pocketfft";
+#endif
+#if DEFT_PEER_XNNPACK
+    text += ", XNNPACK";
+#endif
+#ifdef DEFT_TORCH_VERSION
+    text += ", PyTorch " DEFT_TORCH_VERSION;
+#endif
     return text;
 }
 
