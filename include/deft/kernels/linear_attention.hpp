@@ -283,7 +283,7 @@ private:
         }
     }
 
-    static constexpr index packed_size = 2 * shape::block;
+    static constexpr index packed_size = 2 * shape::block * 4 / index(sizeof(T)); // 66 KB
 
     const group g;
     index begin = 0, count = 0, packed_keys = -1, packed_queries = -1;
