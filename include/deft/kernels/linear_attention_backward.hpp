@@ -57,6 +57,9 @@ template <class Arch, class T>
 class linear_attention_gradient_run {
     using shape = panel_shape<Arch, T>;
     static constexpr index columns = shape::columns;
+    // Panels are not loaded anew for every block, so that it may be short: its values and sums stay in the first cache.
+    static constexpr index block_tokens = shape::tokens / 2;
+    static_assert(block_tokens % shape::together == 0);
 
 public:
     explicit linear_attention_gradient_run(const linear_attention_gradient_group<T>& given) noexcept : g(given) {}
@@ -103,12 +106,12 @@ private:
     }
     void pack_values(const T* from, T scale, T* value) const noexcept {
         for_each_panel([&](index p, index at, index count) DEFT_INLINE_LAMBDA {
-            pack_columns<Arch>(from + at, count, scale, value + p * shape::tokens * columns);
+            pack_columns<Arch>(from + at, count, scale, value + p * block_tokens * columns);
         });
     }
     void add_sums(const T* sums_of_token, T factor, bool accumulate, T* to) const noexcept {
         for_each_panel([&](index p, index at, index count) DEFT_INLINE_LAMBDA {
-            add_row(sums_of_token + p * shape::tokens * columns, factor, count, accumulate, to + at);
+            add_row(sums_of_token + p * block_tokens * columns, factor, count, accumulate, to + at);
         });
     }
     // Rows of a tensor as they lie: what they lack as factors is given to values and sums.
@@ -226,7 +229,7 @@ private:
     template <bool Update, bool Read, class D, class V, class R>
     T blocks(bool reverse, index rows, index n, D&& decay, token_rows<T> k, token_rows<T> q, V&& value,
              R&& read) noexcept {
-        constexpr index most = shape::tokens;
+        constexpr index most = block_tokens;
         T after = 1;
         for (index s = 0; s < n; s += most) {
             const index count = n - s < most ? n - s : most;
@@ -242,11 +245,11 @@ private:
                 return token_rows<T>{lying.data + token(0) * lying.stride, reverse ? -lying.stride : lying.stride};
             };
             for_each_panel([&](index p, index, index) {
-                T* const out = sums + p * shape::tokens * columns;
+                T* const out = sums + p * block_tokens * columns;
                 for (index i = 0; i < count * columns && Read; ++i)
                     out[i] = T(0);
                 pass_block<Arch, T, Update, Read>(factors, panel + p * shape::size, rows, Update ? from_here(k) : k,
-                                                  Read ? from_here(q) : q, value_buffer + p * shape::tokens * columns,
+                                                  Read ? from_here(q) : q, value_buffer + p * block_tokens * columns,
                                                   out, count);
             });
             if constexpr (Read)
@@ -269,8 +272,8 @@ private:
     block_factors<T> factors;
     index lanes = 0; // columns of all panels
     alignas(64) T panel[std::size_t(panels * shape::size)];
-    alignas(64) T value_buffer[std::size_t(panels * shape::tokens * columns)],
-        sums[std::size_t(panels * shape::tokens * columns)];
+    alignas(64) T value_buffer[std::size_t(panels * block_tokens * columns)],
+        sums[std::size_t(panels * block_tokens * columns)];
 };
 
 } // namespace detail
