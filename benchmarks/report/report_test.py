@@ -60,6 +60,11 @@ class ResultsTest(unittest.TestCase):
         self.assertTrue(broken.interrupted)
         self.assertTrue(results_of(entry("op/deft/f32/n1", [1, 2, 3])[:2]).interrupted)
 
+    def test_two_repetitions_of_what_takes_seconds_are_enough(self):
+        seconds = entry("op/naive/f32/n1", [2e6, 3e6, 2e6])
+        self.assertFalse(results_of(seconds[:2]).interrupted)
+        self.assertTrue(results_of(seconds[:1]).interrupted)
+
     def test_roles(self):
         roles = {name: row.role for name, row in SERIES.rows.items()}
         self.assertEqual(roles["op/naive/f32/n1"], "naive")

@@ -78,7 +78,9 @@ class Results:
                     family = document["context"].get("family", "other")
                     rows.setdefault(name, Row(name, family)).add(result)
         self.rows = {name: row for name, row in rows.items() if row.finish()}
-        self.interrupted |= any(0 < len(row.samples) < row.repetitions for row in self.rows.values())
+        # Two repetitions are enough of rows that take seconds.
+        self.interrupted |= any(0 < len(row.samples) < (2 if row.seconds > 0.3 else row.repetitions)
+                                for row in self.rows.values())
         self.errors = sorted(errors)
         self.cases = defaultdict(dict)
         for row in self.rows.values():

@@ -8,6 +8,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <deque>
@@ -169,15 +170,19 @@ int run(const std::string& family, suite s, int argc, char** argv) {
 
     std::optional<progress> timing;
     repetition_counter repetitions;
+    std::map<const row*, double> seconds; // of a run, when last measured
     for (const auto& [name, r] : chosen)
         benchmark::RegisterBenchmark(name.c_str(), [&, r = r](benchmark::State& state) {
             // Naive loops over large shapes take minutes, and noise is short against seconds.
-            const bool is_enough = r->seconds > 1 && repetitions.measured(*r) >= 2, skips = interrupted || is_enough;
+            const bool is_enough = seconds[r] > 1 && repetitions.measured(*r) >= 2, skips = interrupted || is_enough;
             repetitions.begin(r, state.max_iterations, skips);
             timing->show(repetitions.done(), r->name);
-            if (!skips)
+            const auto start = std::chrono::steady_clock::now();
+            if (!skips) {
                 measure(state, *r);
-            else if (repetitions.measured(*r) > 0 && r->mismatch.empty())
+                seconds[r] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() /
+                             double(state.max_iterations);
+            } else if (repetitions.measured(*r) > 0 && r->mismatch.empty())
                 skip_repetition(state);
             else
                 state.SkipWithError(r->mismatch.empty() ? result_file::skipped : r->mismatch.c_str());

@@ -1,6 +1,5 @@
 #include "suite.hpp"
 
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <exception>
@@ -50,9 +49,7 @@ void comparison::verify(const std::vector<row*>& chosen) const {
             spoil_();
             if (r->before)
                 r->before();
-            const auto start = std::chrono::steady_clock::now();
             r->run();
-            r->seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
             if (r->after)
                 r->after();
             const values actual = actual_();

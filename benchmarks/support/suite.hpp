@@ -58,7 +58,6 @@ struct row {
     action before = {};        ///< untimed, before each repetition: restores an input that `run` overwrites
     action after = {};         ///< untimed, before the comparison: brings a foreign layout into the outputs
     double tolerance = 0;      ///< of that error
-    double seconds = 0;        ///< that `run` took in the comparison, 0: unknown
     double error = -1;         ///< against naive in double, relative to the output's largest element; < 0: unknown
     std::string mismatch = {}; ///< why this row must not be timed
 };
