@@ -218,6 +218,7 @@ template <class Arch, class T, bool Update, bool Read, class Ahead = no_rows_ahe
 void pass_block(const block_factors<T>& f, T* panel, index rows, token_rows<T> k, token_rows<T> q, const T* v, T* out,
                 index count, bool started = false, Ahead* ahead = nullptr) noexcept {
     constexpr index columns = panel_shape<Arch, T>::columns;
+    static_assert(panel_shape<Arch, T>::tokens <= block_factors<T>::capacity);
     for (index i = 0; i < count;) {
         if (f.before[i] != T(1) && !(started && i == 0))
             scale_panel<Arch>(panel, rows, f.before[i]);
