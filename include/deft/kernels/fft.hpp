@@ -266,18 +266,27 @@ DEFT_NOINLINE void fft_pass_real(const fft_plan<T>& plan, index r, T* from, T* t
     constexpr int group = R > 0 ? R / 2 : 4; // outputs that share what is loaded
     const index n = plan.n, span = n / r, half = (R > 0 ? R : r) / 2;
     const T* const twiddles = plan.twiddles;
+    const auto for_each_pair = [&](auto&& body) DEFT_INLINE_LAMBDA { // inputs j and r - j
+        if constexpr (R > 0) {
+            DEFT_UNROLL
+            for (index j = 1; j <= R / 2; ++j)
+                body(j);
+        } else {
+            for (index j = 1; j <= half; ++j)
+                body(j);
+        }
+    };
     for (index i = 0; i < span; ++i) {
         T* const x = from + i * width;
         const index step = span * width;
         const B first = simd::load<Arch>(x);
         B total = first;
-        DEFT_UNROLL
-        for (index j = 1; j <= half; ++j) {
+        for_each_pair([&](index j) DEFT_INLINE_LAMBDA {
             const B a = simd::load<Arch>(x + j * step), b = simd::load<Arch>(x + (r - j) * step), sum = a + b;
             simd::store<T>(x + j * step, sum);
             simd::store<T>(x + (r - j) * step, a - b);
             total = total + sum;
-        }
+        });
         store_complex<Arch, T>(to, i, {total, B(T(0))});
         for (index b = 1; b <= half; b += group) {
             complex_batch<T, Arch> y[std::size_t(group)];
@@ -287,8 +296,7 @@ DEFT_NOINLINE void fft_pass_real(const fft_plan<T>& plan, index r, T* from, T* t
                 y[g] = {first, B(T(0))};
                 angle[g] = turn[g] = b + g <= half ? b + g : half;
             }
-            DEFT_UNROLL
-            for (index j = 1; j <= half; ++j) {
+            for_each_pair([&](index j) DEFT_INLINE_LAMBDA {
                 const B even = simd::load<Arch>(x + j * step), odd = simd::load<Arch>(x + (r - j) * step);
                 DEFT_UNROLL
                 for (int g = 0; g < group; ++g) {
@@ -297,7 +305,7 @@ DEFT_NOINLINE void fft_pass_real(const fft_plan<T>& plan, index r, T* from, T* t
                     y[g].im = simd::fma(B(w[1]), odd, y[g].im);
                     angle[g] = angle[g] + turn[g] < r ? angle[g] + turn[g] : angle[g] + turn[g] - r;
                 }
-            }
+            });
             for (int g = 0; g < group && b + g <= half; ++g)
                 store_complex<Arch>(to, i + span * (b + g), y[g].times(twiddles + 2 * (b + g) * i));
         }
