@@ -67,6 +67,21 @@ DEFT_ALWAYS_INLINE simd::batch<T, Arch> load_tile(const T* from, int v, Extent e
     return v + 1 < Vectors ? simd::load<Arch>(from + v * width) : simd::load<Arch>(from + v * width, extent);
 }
 
+/// Asks for the entries of a segment some rows ahead of r. They lie as far apart as rows are long, where the hardware
+/// does not look: products of 4096x4096 with 90 % zeros took 2.3 times as long without, and 1.1 to 2 times with only
+/// the first line.
+template <class T>
+DEFT_ALWAYS_INLINE void prefetch_entries(const sparse_rows<T>& w, index r, index last, index segment) noexcept {
+    constexpr index ahead = 4, line = 64 / index(sizeof(T));
+    const index row = r + ahead < last ? r + ahead : last - 1;
+    const index k = w.bounds[row * w.segments + segment];
+    simd::prefetch(w.values + k);
+    simd::prefetch(w.values + k + line);
+    simd::prefetch(w.columns + k);
+    simd::prefetch(w.columns + k + line);
+    simd::prefetch(w.bounds + (row + ahead) * w.segments + segment);
+}
+
 /// One row of one tile: the entries begin .. end - 1.
 template <class Arch, int Vectors, class T, class Extent>
 DEFT_ALWAYS_INLINE void sparse_tile(const T* values, const std::int32_t* columns, index begin, index end, const T* x,
@@ -107,6 +122,7 @@ DEFT_NOINLINE void sparse_segment(const sparse_rows<T>& w, index first, index la
     for (index r = first; r < last; ++r) {
         const index* const bounds = w.bounds + r * w.segments + segment;
         const index begin = bounds[0], end = bounds[1];
+        prefetch_entries(w, r, last, segment);
         if (begin == end && !starts && !ends)
             continue;
         sparse_tile<Arch, Vectors>(values, columns, begin, end, from, x.stride, starts, clamps,

@@ -59,13 +59,6 @@ struct tile_shape {
 
 namespace detail {
 
-/// Asks for the memory at p, which need not exist, before it is read.
-DEFT_ALWAYS_INLINE void prefetch([[maybe_unused]] const void* p) noexcept {
-#if defined(__GNUC__) || defined(__clang__)
-    __builtin_prefetch(p);
-#endif
-}
-
 // Columns of B as panels of panel_columns, each [depth_block][panel_columns], zeros behind the last column. Rows of
 // neighbours are read whole, so that memory is met in long pieces; they are often a page apart, where the hardware does
 // not look ahead.
@@ -84,7 +77,7 @@ DEFT_ALWAYS_INLINE void pack(const strided_matrix<const T>& b, index depth, inde
             const T* const row = data + p * row_stride;
             if (p + ahead < depth)
                 for (index j = 0; j < columns; j += line)
-                    prefetch(row + ahead * row_stride + j);
+                    simd::prefetch(row + ahead * row_stride + j);
             for (index j = 0; j < whole; j += width)
                 simd::store(packed + j / panel * size + p * panel + j % panel, simd::load<Arch>(row + j));
         }

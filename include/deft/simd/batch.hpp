@@ -195,6 +195,13 @@ DEFT_ALWAYS_INLINE void store_first(double* p, __m256d x, index count) noexcept 
 #endif
 } // namespace detail
 
+/// Asks for the memory at p, which need not exist, before it is read.
+DEFT_ALWAYS_INLINE void prefetch([[maybe_unused]] const void* p) noexcept {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(p);
+#endif
+}
+
 /// The first lanes() elements of memory of type S as a vector of compute_t<S>; no alignment is needed.
 template <class Arch, class S>
 DEFT_ALWAYS_INLINE batch<compute_t<S>, Arch> load(const S* p, full = {}) noexcept {

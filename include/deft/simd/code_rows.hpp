@@ -281,13 +281,6 @@ DEFT_ALWAYS_INLINE row_values<T> multiply_add(const row_values<T>& a, const row_
 
 #endif
 
-/// Asks for the memory at p, which need not exist, before it is read.
-DEFT_ALWAYS_INLINE void prefetch([[maybe_unused]] const void* p) noexcept {
-#if defined(__GNUC__) || defined(__clang__)
-    __builtin_prefetch(p);
-#endif
-}
-
 } // namespace simd
 } // namespace DEFT_ISA
 } // namespace deft
