@@ -190,10 +190,20 @@ private:
             square(j + lanes <= columns ? j : columns - lanes, lanes);
     }
 
+    // Planes are more streams than the hardware looks ahead of, of runs that are short besides: 1.1 to 1.7 times faster
+    // beyond the second cache, a fiftieth slower within. Twice as far ahead won half as much.
+    DEFT_ALWAYS_INLINE void prefetch_square(const value* corner, index j) const noexcept {
+        constexpr index line = 64 / index(sizeof(value)), ahead = 16 * line;
+        if (j % line < lanes)
+            for (index i = 0; i < lanes; ++i)
+                simd::prefetch(corner + i * map_.channel_stride + ahead);
+    }
+
     void copy_transposed(const value* from, index columns, value* to) const noexcept {
         for (index c = 0; c < size; c += lanes)
             for_each_square(columns, [&](index j, index width) {
                 const value* corner = from + c * map_.channel_stride + j;
+                prefetch_square(corner, j);
                 B square[std::size_t(lanes)];
                 if (c + lanes <= count_ && width == lanes) {
                     simd::load_transposed(corner, map_.channel_stride, square);
@@ -223,6 +233,7 @@ private:
                 for (index i = 0; i < lanes; ++i)
                     square[i] = i < width ? B::load_aligned(from + (j + i) * size + c) : B(value(0));
                 T* const corner = to + c * map_.channel_stride + j;
+                prefetch_square(corner, j);
                 if (c + lanes <= count_ && width == lanes) {
                     simd::store_transposed(square, corner, map_.channel_stride);
                     return;

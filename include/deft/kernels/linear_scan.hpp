@@ -6,7 +6,7 @@
 ///
 /// Contract: any alignment; only outputs and the caller's rows of `columns` elements are written. Strides may be
 /// negative, which scans from the last row to the first. Each row is read before its result is written. At most
-/// scan_most_columns columns at a time: pieces of memory rows of 1 KB and more.
+/// scan_most_columns columns at a time: memory is met in long pieces, and the caller's rows stay in the first cache.
 #ifndef DEFT_KERNELS_LINEAR_SCAN_HPP
 #define DEFT_KERNELS_LINEAR_SCAN_HPP
 
@@ -16,7 +16,7 @@ namespace deft {
 inline namespace DEFT_ISA {
 namespace kernels {
 
-inline constexpr index scan_most_columns = 256;
+inline constexpr index scan_most_columns = 2048;
 
 /// Rows in the order of the scan.
 template <class T>
@@ -68,6 +68,7 @@ DEFT_ALWAYS_INLINE void for_each_step(index tokens, index columns, T* const (&ro
                                       Step&& step) noexcept {
     using B = simd::batch<T, Arch>;
     constexpr index width = simd::lanes<T, Arch>, narrow = 8;
+    constexpr index cached = 1024; // elements of each operand that groups of columns share lines of
     constexpr int group = 4; // independent recurrences hide the latency of each other
     const auto run = [&](index first, index last) DEFT_INLINE_LAMBDA {
         simd::for_each_vector<T, Arch, group>(columns, [&](index c, auto count, auto extent) DEFT_INLINE_LAMBDA {
@@ -100,9 +101,9 @@ DEFT_ALWAYS_INLINE void for_each_step(index tokens, index columns, T* const (&ro
             }
         });
     };
-    const index at_once = columns <= narrow * width ? tokens : 1;
+    const index at_once = columns <= narrow * width ? cached / columns : 1;
     for (index t = 0; t < tokens; t += at_once)
-        run(t, t + at_once);
+        run(t, t + at_once < tokens ? t + at_once : tokens);
 }
 
 } // namespace detail

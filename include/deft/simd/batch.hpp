@@ -195,7 +195,8 @@ DEFT_ALWAYS_INLINE void store_first(double* p, __m256d x, index count) noexcept 
 #endif
 } // namespace detail
 
-/// Asks for the memory at p, which need not exist, before it is read.
+/// Asks for the memory at p, which need not exist, before it is read. Functions that do nothing else must be inlined
+/// always: g++ 12 takes them for pure, and drops their calls.
 DEFT_ALWAYS_INLINE void prefetch([[maybe_unused]] const void* p) noexcept {
 #if defined(__GNUC__) || defined(__clang__)
     __builtin_prefetch(p);

@@ -19,8 +19,12 @@ DEFT_ALWAYS_INLINE void for_each_vector(index n, Body&& body) noexcept {
     index i = 0;
     for (; i + Unroll * width <= n; i += Unroll * width)
         body(i, std::integral_constant<int, Unroll>{}, full{});
-    for (; i < n; i += width)
-        body(i, std::integral_constant<int, 1>{}, partial{n - i < width ? n - i : width});
+    if constexpr (Unroll > 1) {
+        for (; i + width <= n; i += width)
+            body(i, std::integral_constant<int, 1>{}, full{});
+    }
+    if (i < n)
+        body(i, std::integral_constant<int, 1>{}, partial{n - i});
 }
 
 } // namespace simd

@@ -24,9 +24,10 @@ enum class scan_order : unsigned char { forward, reverse };
 inline namespace DEFT_ISA {
 namespace detail {
 
-/// Columns of a task, and those of a scan that is cut into spans, whose elements are
+/// Columns of a block, the least of a task, and those of a scan that is cut into spans, whose elements are
 /// kept between the phases, for some spans at a time.
-inline constexpr index scan_columns = kernels::scan_most_columns, scan_span_columns = 64, scan_spans = 32;
+inline constexpr index scan_columns = kernels::scan_most_columns, scan_task_columns = 256, scan_span_columns = 64,
+                       scan_spans = 32;
 
 /// Columns [c, ...) of the rows of v in the order of the scan, from row `first` of that order on.
 template <class E>
@@ -50,15 +51,16 @@ void with_decay(scan_decay decay, F&& f) {
 /// f(first column, columns) for blocks of columns; in the calling thread if rows are cut too.
 template <class Executor, class F>
 void for_each_column_block(index columns, bool spans, Executor& executor, F&& f) {
-    const index width = spans ? scan_span_columns : scan_columns;
-    const auto run = [&](index begin, index end) {
-        for (index c = begin * width; c < std::min(end * width, columns); c += width)
-            f(c, std::min(width, columns - c));
+    const auto run = [&](index begin, index end, index most) {
+        for (index c = begin; c < end; c += most)
+            f(c, std::min(most, end - c));
     };
     if (spans)
-        run(0, (columns + width - 1) / width);
+        run(0, columns, scan_span_columns);
     else
-        executor.parallel_for((columns + width - 1) / width, 1, run);
+        executor.parallel_for((columns + scan_task_columns - 1) / scan_task_columns, 1, [&](index begin, index end) {
+            run(begin * scan_task_columns, std::min(end * scan_task_columns, columns), scan_columns);
+        });
 }
 
 /// A scan over `tokens` rows of a few columns in spans of `chunk` rows. In groups of spans: the element of every span
