@@ -18,7 +18,7 @@ from collections import namedtuple
 from statistics import median
 
 Goal = namedtuple("Goal", "operator case rows against demand note")
-Verdict = namedtuple("Verdict", "goal state worst median best shapes worst_shape")
+Verdict = namedtuple("Verdict", "goal state worst median best shapes worst_shape at_limit")
 Demand = namedtuple("Demand", "at_least bound per_item")
 
 MET, NOT_MET, NOT_MEASURED = "met", "not met", "not measured"
@@ -58,6 +58,14 @@ def value(goal, demand, row, results):
     return times[1] / times[0] if demand.at_least else times[0] / times[1]
 
 
+def value_at_limit(goal, demand, row, measured):
+    """What a row as fast as the hardware allows would give; None where that is not about speed, or unknown."""
+    of_limit = row.get("of_limit")
+    if not demand.at_least or goal.against == "limit" or not of_limit:
+        return None
+    return measured / of_limit
+
+
 def judge(goal, results):
     demand = parse_demand(goal.demand)
     values = []
@@ -65,14 +73,16 @@ def judge(goal, results):
         if re.fullmatch(goal.rows, name):
             measured = value(goal, demand, row, results)
             if measured is not None:
-                values.append((measured, row.shape if row.type == "f32" else f"{row.type} {row.shape}"))
+                values.append((measured, row))
     if not values:
-        return Verdict(goal, NOT_MEASURED, None, None, None, 0, "")
-    values.sort(reverse=not demand.at_least)
-    worst, worst_shape = values[0]
+        return Verdict(goal, NOT_MEASURED, None, None, None, 0, "", None)
+    values.sort(key=lambda pair: pair[0], reverse=not demand.at_least)
+    worst, row = values[0]
+    worst_shape = row.shape if row.type == "f32" else f"{row.type} {row.shape}"
     holds = worst >= demand.bound if demand.at_least else worst <= demand.bound
     middle = median(v for v, _ in values)
-    return Verdict(goal, MET if holds else NOT_MET, worst, middle, values[-1][0], len(values), worst_shape)
+    return Verdict(goal, MET if holds else NOT_MET, worst, middle, values[-1][0], len(values), worst_shape,
+                   value_at_limit(goal, demand, row, worst))
 
 
 def judge_all(results, goals=None):

@@ -107,18 +107,20 @@ def operator_table(operators):
 def goal_table(verdicts):
     names = {"rival": "best rival", "naive": "naive loop", "limit": "limit", "forward": "forward pass"}
     table = []
-    for goal, state, worst, middle, best, shapes, worst_shape in verdicts:
+    for goal, state, worst, middle, best, shapes, worst_shape, at_limit in verdicts:
         kind, _, rival = goal.against.partition(":")
         against = rival.replace(r"\w+", "*").replace(".*", "*") or names.get(kind, "another row")
         table.append([goal.operator, goal.case, f"{goal.demand} of {against}", Cell(state, state.replace(" ", "-")),
                       decimal(worst), decimal(middle), decimal(best), str(shapes or "-"), worst_shape or "-",
-                      goal.note])
+                      decimal(at_limit), goal.note])
     return [Heading(2, "Goals"),
             Paragraph("A goal holds if its worst shape does: >= is a ratio of speeds, or the fraction of the limit; <= "
-                      "a ratio of times. Not measured: this run has no such row. Frameworks in Python are no rivals "
-                      "here."),
+                      "a ratio of times. At the limit: the ratio of the worst shape if it ran as fast as the hardware "
+                      "allows (all multiply-adds, or all of the memory's rate, and nothing else); a demand near it or "
+                      "above is out of reach here. Not measured: this run has no such row. Frameworks in Python are no "
+                      "rivals here."),
             Table(["operator", "case", "demand", "state", "worst", "median", "best", "shapes", "worst shape",
-                   "technique or limit"], table, "lwllrrrrww")]
+                   "at the limit", "technique or limit"], table, "lwllrrrrwrw")]
 
 
 def family_table(operators, results):

@@ -96,6 +96,7 @@ class GoalsTest(unittest.TestCase):
         self.assertAlmostEqual(verdict.median, 1.5)
         self.assertAlmostEqual(verdict.best, 2)
         self.assertEqual((verdict.shapes, verdict.worst_shape), (2, "n2"))
+        self.assertAlmostEqual(verdict.at_limit, 1 / 0.5)
 
     def test_named_rival(self):
         self.assertAlmostEqual(judged(r"op/deft/f32/n1", "rival:eig.*", ">= 3").worst, 3)
@@ -106,7 +107,9 @@ class GoalsTest(unittest.TestCase):
 
     def test_naive_and_limit(self):
         self.assertEqual(judged(r"op/deft/f32/.*", "naive", ">= 9").shapes, 1)
-        self.assertAlmostEqual(judged(r"op/deft/f32/.*", "limit", ">= 0.4").worst, 0.5)
+        verdict = judged(r"op/deft/f32/.*", "limit", ">= 0.4")
+        self.assertAlmostEqual(verdict.worst, 0.5)
+        self.assertIsNone(verdict.at_limit)
 
     def test_other_row(self):
         self.assertAlmostEqual(judged(r"op/deft/f32/n2", "op/deft/f32/n1", "<= 2").worst, 20 / 11)
