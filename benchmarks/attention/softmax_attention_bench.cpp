@@ -43,7 +43,11 @@ void forward(suite& s, const setup& c) {
     s.compare({.op = "softmax_attention",
                .type = "f32",
                .shape = c.name(),
-               .work = {.items = double(of_q), .flops = 4 * c.pairs() * double(c.d), .exps = c.pairs()},
+               .work = {.items = double(of_q),
+                        .bytes = sizeof(float) * double(2 * of_q + 2 * of_k),
+                        .pattern = traffic::read, // what bounds a single query
+                        .flops = 4 * c.pairs() * double(c.d),
+                        .exps = c.pairs()},
                .full = c.full})
         .naive(inputs{q, k, v}, outputs{o, lse},
                [=]<class U>(const U* fq, const U* fk, const U* fv, U* to, U* sums) {

@@ -128,12 +128,9 @@ private:
     rows_ahead<S> next_rows(index h, index c) const noexcept {
         const index next = begin + count, left = g.tokens - next, tokens = left < count ? left : count;
         rows_ahead<S> ahead{};
-        ahead.next = tokens * c / g.width;
-        ahead.last = c + shape::columns < g.width ? tokens * (c + shape::columns) / g.width : tokens;
-        const index rows = ahead.last - ahead.next < 1 ? 1 : ahead.last - ahead.next,
-                    passes = count / shape::together * ((g.features + shape::rows - 1) / shape::rows);
-        ahead.each = passes < 1 ? rows : (rows + passes - 1) / passes;
-        ahead.pause = passes / rows < 1 ? 0 : passes / rows - 1;
+        ahead.spread(tokens * c / g.width,
+                     c + shape::columns < g.width ? tokens * (c + shape::columns) / g.width : tokens,
+                     count / shape::together * ((g.features + shape::rows - 1) / shape::rows));
         const auto add = [&](const auto& from, index head, index width) {
             ahead.rows[ahead.kinds++] = {from.at(head, next), from.token, width};
         };

@@ -132,11 +132,10 @@ private:
     void queries(index h, index c, index r, index rows) noexcept {
         load(g.state, g.state_row, true, c, r, rows);
         walk(
-            false, rows, g.tokens, g.queries, rows_of(g.v, 0, r), rows_of(g.grad_o, h, r),
-            [&](index t, T scale, T* value) { pack_values(g.k.at(0, t) + c, scale, value); },
-            [&](index t, T scale, const T* sum) {
-                add_sums(sum, scale * inverse(h, t), r > 0, g.grad_q.at(h, t) + c);
-            });
+            false, rows, g.tokens, g.queries,
+            {rows_of(g.v, 0, r), rows_of(g.grad_o, h, r), rows_of(g.k, 0, c), g.grad_q.at(h, 0) + c, g.grad_q.token,
+             r > 0},
+            [](index) { return T(1); }, [&](index t) { return inverse(h, t); });
     }
 
     // dk in the features from c on: what head h adds.
@@ -144,18 +143,20 @@ private:
         const bool first = h == 0;
         load(first ? g.grad_state : nullptr, g.grad_state_row, true, c, r, rows);
         walk(
-            true, rows, g.queries, g.tokens, rows_of(g.grad_o, h, r), rows_of(g.v, 0, r),
-            [&](index t, T scale, T* value) { pack_values(g.q.at(h, t) + c, scale * inverse(h, t), value); },
-            [&](index t, T scale, const T* sum) { add_sums(sum, scale, !first || r > 0, g.grad_k.at(0, t) + c); });
+            true, rows, g.queries, g.tokens,
+            {rows_of(g.grad_o, h, r), rows_of(g.v, 0, r), rows_of(g.q, h, c), g.grad_k.at(0, 0) + c, g.grad_k.token,
+             !first || r > 0},
+            [&](index t) { return inverse(h, t); }, [](index) { return T(1); });
     }
 
     // dv in the columns from c on: what head h adds.
     void values(index h, index c, index r, index rows) noexcept {
         load(h > 0 ? nullptr : g.grad_state, g.grad_state_row, false, c, r, rows);
         const T left = walk(
-            true, rows, g.queries, g.tokens, rows_of(g.q, h, r), rows_of(g.k, 0, r),
-            [&](index t, T scale, T* value) { pack_values(g.grad_o.at(h, t) + c, scale * inverse(h, t), value); },
-            [&](index t, T scale, const T* sum) { add_sums(sum, scale, h > 0 || r > 0, g.grad_v.at(0, t) + c); });
+            true, rows, g.queries, g.tokens,
+            {rows_of(g.q, h, r), rows_of(g.k, 0, r), rows_of(g.grad_o, h, c), g.grad_v.at(0, 0) + c, g.grad_v.token,
+             h > 0 || r > 0},
+            [&](index t) { return inverse(h, t); }, [](index) { return T(1); });
         if (g.grad_state != nullptr)
             for_each_panel([&](index p, index at, index count) {
                 store_panel<Arch, T>(panel + p * shape::size, left, h > 0,
@@ -206,33 +207,41 @@ private:
 
     // ---- walks
 
-    // Takes the panels over all tokens: keys and queries are rows of tensors, `value` fills the value of a token,
-    // `read` gets what it reads. Returns the factor that the panels still lack.
+    // What panels meet on their way: rows of keys and queries, the values, and where what they read goes; each from the
+    // first token on.
+    struct path {
+        token_rows<T> k, q, values;
+        T* to;
+        index to_stride;
+        bool accumulate;
+    };
+
+    // Takes the panels over all tokens; factors of values and of what is read by token. Returns the factor that the
+    // panels still lack.
     template <class V, class R>
-    T walk(bool reverse, index rows, index updates, index reads, token_rows<T> k, token_rows<T> q, V&& value,
-           R&& read) noexcept {
+    T walk(bool reverse, index rows, index updates, index reads, const path& along, V&& of_value,
+           R&& of_read) noexcept {
         if (!g.causal) {
             const auto none = [](index) { return T(1); };
-            blocks<true, false>(reverse, rows, updates, none, k, q, value, read);
-            blocks<false, true>(reverse, rows, reads, none, k, q, value, read);
+            blocks<true, false>(reverse, rows, updates, none, along, of_value, of_read);
+            blocks<false, true>(reverse, rows, reads, none, along, of_value, of_read);
             return T(1);
         }
         if (!reverse)
             return blocks<true, true>(
-                false, rows, updates, [&](index i) { return g.decay.exact(i); }, k, q, value, read);
+                false, rows, updates, [&](index i) { return g.decay.exact(i); }, along, of_value, of_read);
         const T left = blocks<true, true>(
-            true, rows, updates, [&](index i) { return i == 0 ? 1.0 : g.decay.exact(g.tokens - i); }, k, q, value,
-            read);
+            true, rows, updates, [&](index i) { return i == 0 ? 1.0 : g.decay.exact(g.tokens - i); }, along, of_value,
+            of_read);
         return g.tokens == 0 ? left : left * g.decay[0];
     }
 
     template <bool Update, bool Read, class D, class V, class R>
-    T blocks(bool reverse, index rows, index n, D&& decay, token_rows<T> k, token_rows<T> q, V&& value,
-             R&& read) noexcept {
+    T blocks(bool reverse, index rows, index n, D&& decay, const path& along, V&& of_value, R&& of_read) noexcept {
         constexpr index most = block_tokens;
         T after = 1;
         for (index s = 0; s < n; s += most) {
-            const index count = n - s < most ? n - s : most;
+            const index count = n - s < most ? n - s : most, left = n - s - count, coming = left < most ? left : most;
             const auto token = [=](index i) { return reverse ? n - 1 - s - i : s + i; };
             if (after != T(1))
                 for_each_panel([&](index p, index, index) { scale_panel<Arch>(panel + p * shape::size, rows, after); });
@@ -240,21 +249,36 @@ private:
                 count, [&](index i) { return decay(s + i); }, factors);
             after = factors.after;
             for (index i = 0; i < count && Update; ++i)
-                value(token(i), factors.key[i], value_buffer + i * columns);
-            const auto from_here = [&](const token_rows<T>& lying) {
-                return token_rows<T>{lying.data + token(0) * lying.stride, reverse ? -lying.stride : lying.stride};
+                pack_values(along.values.data + token(i) * along.values.stride, factors.key[i] * of_value(token(i)),
+                            value_buffer + i * columns);
+            const auto from = [&](const T* data, index stride, index i) { // token i of the block, and on
+                return token_rows<T>{data + token(i) * stride, reverse ? -stride : stride};
             };
-            for_each_panel([&](index p, index, index) {
+            rows_ahead<T> ahead{};
+            const auto look_ahead = [&](const T* data, index stride, index width) {
+                const token_rows<T> next = from(data, stride, count);
+                ahead.rows[ahead.kinds++] = {next.data, next.stride, width};
+            };
+            if (Update && Read && coming > 0) {
+                look_ahead(along.k.data, along.k.stride, rows);
+                look_ahead(along.q.data, along.q.stride, rows);
+                look_ahead(along.values.data, along.values.stride, lanes);
+                look_ahead(along.to, along.to_stride, lanes);
+            }
+            for_each_panel([&](index p, index at, index width) {
                 T* const out = sums + p * block_tokens * columns;
                 for (index i = 0; i < count * columns && Read; ++i)
                     out[i] = T(0);
-                pass_block<Arch, T, Update, Read>(factors, panel + p * shape::size, rows, Update ? from_here(k) : k,
-                                                  Read ? from_here(q) : q, value_buffer + p * block_tokens * columns,
-                                                  out, count);
+                ahead.spread(coming * at / lanes, coming * (at + width) / lanes, count / shape::together);
+                pass_block<Arch, T, Update, Read>(factors, panel + p * shape::size, rows,
+                                                  Update ? from(along.k.data, along.k.stride, 0) : along.k,
+                                                  Read ? from(along.q.data, along.q.stride, 0) : along.q,
+                                                  value_buffer + p * block_tokens * columns, out, count, false, &ahead);
             });
             if constexpr (Read)
                 for (index i = 0; i < count; ++i)
-                    read(token(i), factors.query[i], sums + i * columns);
+                    add_sums(sums + i * columns, factors.query[i] * of_read(token(i)), along.accumulate,
+                             along.to + token(i) * along.to_stride);
         }
         return after;
     }

@@ -10,6 +10,7 @@
 
 #include <deft/kernels/matrix_product.hpp>
 #include <deft/kernels/softmax_attention.hpp>
+#include <deft/simd/loop.hpp>
 
 namespace deft {
 inline namespace DEFT_ISA {
@@ -22,13 +23,25 @@ struct softmax_attention_gradients {
     index grad_o_row, grad_q_row, grad_k_row, grad_v_row;
 };
 
+namespace detail {
+
+// p x, but 0 where p is, whatever x.
+template <class Arch, class T>
+DEFT_ALWAYS_INLINE simd::batch<T, Arch> weighted(const simd::batch<T, Arch>& p,
+                                                 const simd::batch<T, Arch>& x) noexcept {
+    return simd::keep_if(p != simd::batch<T, Arch>(T(0)), p * x);
+}
+
+} // namespace detail
+
 template <class Arch, class T>
 DEFT_NOINLINE void softmax_attention_gradient_block(const softmax_attention_head<T>& head, index first,
                                                     const softmax_attention_gradients<T>& g) noexcept {
     using rows_type = detail::softmax_rows<Arch, T>;
+    using B = simd::batch<T, Arch>;
     constexpr index stride = rows_type::stride;
     rows_type rows(head, first);
-    alignas(64) T products[std::size_t(rows_type::padded_rows * stride)]; // dP, then dS
+    alignas(64) T products[std::size_t(rows_type::padded_rows * stride)] = {}; // dP, then dS
     T delta[std::size_t(softmax_queries)] = {};
     const index end = rows.keys(), count = rows.rows;
     const strided_matrix<const T> grad_o{g.grad_o + first * g.grad_o_row, g.grad_o_row, 1};
@@ -42,10 +55,12 @@ DEFT_NOINLINE void softmax_attention_gradient_block(const softmax_attention_head
         rows.exponentials();
         multiply(j, keys);
         for (index r = 0; r < count; ++r) {
-            T sum = 0;
-            for (index c = 0; c < keys; ++c)
-                sum += rows.tile[r * stride + c] == T(0) ? T(0) : rows.tile[r * stride + c] * products[r * stride + c];
-            delta[r] = delta[r] * rows.before[r] + sum;
+            const T *const p = rows.tile + r * stride, *const d = products + r * stride;
+            B sum(T(0));
+            simd::for_each_vector<T, Arch, 1>(keys, [&](index c, auto, auto extent) DEFT_INLINE_LAMBDA {
+                sum = sum + detail::weighted<Arch, T>(simd::load<Arch>(p + c, extent), simd::load<Arch>(d + c, extent));
+            });
+            delta[r] = delta[r] * rows.before[r] + simd::reduce_add(sum);
         }
     }
     T* const grad_q = g.grad_q + first * g.grad_q_row;
@@ -60,12 +75,12 @@ DEFT_NOINLINE void softmax_attention_gradient_block(const softmax_attention_head
             const bool sees = rows.largest[r] != rows_type::none;
             const T inverse = sees ? 1 / rows.sum[r] : T(0), origin = sees ? rows.largest[r] : T(0);
             T *const p = rows.tile + r * stride, *const d = products + r * stride;
-            constexpr index width = simd::lanes<T, Arch>;
-            for (index c = 0; c < stride; c += width)
-                simd::store(p + c, simd::exp(simd::load<Arch>(p + c) - simd::batch<T, Arch>(origin)) *
-                                       simd::batch<T, Arch>(inverse));
-            for (index c = 0; c < keys; ++c)
-                d[c] = p[c] == T(0) ? T(0) : p[c] * (d[c] - delta[r] * inverse);
+            const B middle(delta[r] * inverse);
+            for (index c = 0; c < stride; c += simd::lanes<T, Arch>) {
+                const B weight = simd::exp(simd::load<Arch>(p + c) - B(origin)) * B(inverse);
+                simd::store(p + c, weight);
+                simd::store(d + c, detail::weighted<Arch, T>(weight, simd::load<Arch>(d + c) - middle));
+            }
         }
         const strided_matrix<const T> p{rows.tile, stride, 1}, ds{products, stride, 1};
         matrix_product<Arch, T>(T(1), p.transposed(), grad_o, T(1), {g.grad_v + j * g.grad_v_row, g.grad_v_row, 1},

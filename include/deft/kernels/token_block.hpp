@@ -196,6 +196,14 @@ struct rows_ahead {
     index each, pause;       ///< of them at a time, and calls without any after that
     index wait = 0;
 
+    /// Tokens [begin, end) over so many calls of ask().
+    void spread(index begin, index end, index calls) noexcept {
+        const index tokens = end - begin < 1 ? 1 : end - begin;
+        next = begin;
+        last = end;
+        each = calls < 1 ? tokens : (tokens + calls - 1) / calls;
+        pause = calls / tokens < 1 ? 0 : calls / tokens - 1;
+    }
     DEFT_ALWAYS_INLINE void ask() noexcept {
 #if defined(__GNUC__) || defined(__clang__)
         constexpr index line = 64 / index(sizeof(S));

@@ -93,10 +93,10 @@ void causal_conv1d(in<element_t<T, Y>, 3> x, in<compute_t<element_t<T, Y>>, 2> w
 ///     e_t = grad_y_t act'(p_t)              grad_x_{t - W + 1 + k} = sum_k weight[:, k] e_t
 ///     grad_weight[:, k] = sum e_t x_{t - W + 1 + k}         grad_bias = sum e_t
 ///
-/// with sums over all tokens and sequences, in T over runs of 128 tokens and then in double. grad_state is the part of
-/// grad_x before the first token, to which grad_last adds as to the last rows of (state, x). x, weight, bias, state:
-/// the inputs of the forward call, state as it was before it. grad_bias and grad_state may be absent. Outputs may not
-/// overlap inputs. Throws like causal_conv1d. The same bits for every executor.
+/// with sums over all tokens and sequences, in T over runs of about 128 tokens and then in double. grad_state is the
+/// part of grad_x before the first token, to which grad_last adds as to the last rows of (state, x). x, weight, bias,
+/// state: the inputs of the forward call, state as it was before it. grad_bias and grad_state may be absent. Outputs
+/// may not overlap inputs. Throws like causal_conv1d. The same bits for every executor.
 template <class T = void, class GX = view<T, 3>, executor Executor = serial_executor>
 void causal_conv1d_backward(in<element_t<T, GX>, 3> x, in<element_t<T, GX>, 2> weight, in<element_t<T, GX>, 1> bias,
                             in<element_t<T, GX>, 3> state, in<element_t<T, GX>, 3> grad_y,
