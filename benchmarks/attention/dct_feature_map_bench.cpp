@@ -44,7 +44,7 @@ void forward(suite& s, index rows, index d, bool full) {
     s.compare({.op = "dct_feature_map",
                .type = type_name<T>,
                .shape = std::to_string(rows) + 'x' + std::to_string(d),
-               .work = {.items = double(rows * d), .exps = double(rows * d)},
+               .work = {.items = double(rows * d), .bytes = 2 * sizeof(T) * double(rows * d), .exps = double(rows * d)},
                .full = full})
         .naive(
             inputs{x, t}, outputs{phi},
@@ -65,7 +65,7 @@ void backward(suite& s, index rows, index d, bool full) {
     s.compare({.op = "dct_feature_map_backward",
                .type = type_name<T>,
                .shape = std::to_string(rows) + 'x' + std::to_string(d),
-               .work = {.items = double(rows * d), .exps = double(rows * d)},
+               .work = {.items = double(rows * d), .bytes = 2 * sizeof(T) * double(rows * d), .exps = double(rows * d)},
                .full = full})
         .naive(inputs{x, t, grad_phi}, outputs{grad_x, grad_t},
                [=]<class U>(const U* from, const U* radii, const U* grad, U* to, U* to_t) {

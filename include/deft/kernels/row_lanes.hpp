@@ -21,11 +21,14 @@ template <class Arch, class S, class At>
 DEFT_ALWAYS_INLINE void load_lanes(const S* x, index stride, index count, index n, At&& at) noexcept {
     using T = compute_t<S>;
     using B = simd::batch<T, Arch>;
-    constexpr index width = simd::lanes<T, Arch>;
+    constexpr index width = simd::lanes<T, Arch>, line = 64 / index(sizeof(T));
     index t = 0;
     if (std::is_same_v<S, T> && count == width)
         for (; t + width <= n; t += width) {
             B square[std::size_t(width)];
+            if (t % line < width) // of the rows that come next: what is computed meanwhile hides the memory
+                for (index r = 0; r < width; ++r)
+                    simd::prefetch(x + (width + r) * stride + t);
             if constexpr (std::is_same_v<S, T>)
                 simd::load_transposed(x + t, stride, square);
             DEFT_UNROLL
