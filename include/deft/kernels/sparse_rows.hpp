@@ -14,7 +14,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <type_traits>
 #include <utility>
 
 namespace deft {
@@ -163,20 +162,14 @@ void sparse_product(const sparse_rows<T>& w, index first, index last, index segm
 template <class Arch, class T>
 DEFT_NOINLINE void pack_panel(const T* x, index x_stride, index rows, index columns, T* packed) noexcept {
     constexpr index panel = sparse_panel<Arch, T>, width = simd::lanes<T, Arch>;
-    const auto pack_rows = [&](auto unroll) DEFT_INLINE_LAMBDA {
-        for (index r = 0; r < rows; ++r)
-            simd::for_each_vector<T, Arch, decltype(unroll)::value>(
-                columns, [&](index j, auto count, auto extent) DEFT_INLINE_LAMBDA {
-                    DEFT_UNROLL
-                    for (int v = 0; v < decltype(count)::value; ++v)
-                        simd::store<T>(packed + r * panel + j + v * width,
-                                       simd::load<Arch>(x + r * x_stride + j + v * width, extent), extent);
-                });
-    };
-    if (columns == panel)
-        pack_rows(std::integral_constant<int, sparse_vectors>{});
-    else // of narrower panels whole vectors would be taken as if they were cut short
-        pack_rows(std::integral_constant<int, 1>{});
+    for (index r = 0; r < rows; ++r)
+        simd::for_each_vector<T, Arch, sparse_vectors>(
+            columns, [&](index j, auto count, auto extent) DEFT_INLINE_LAMBDA {
+                DEFT_UNROLL
+                for (int v = 0; v < decltype(count)::value; ++v)
+                    simd::store<T>(packed + r * panel + j + v * width,
+                                   simd::load<Arch>(x + r * x_stride + j + v * width, extent), extent);
+            });
 }
 
 namespace detail {

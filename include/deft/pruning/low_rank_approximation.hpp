@@ -73,12 +73,20 @@ weight_spectrum<T> checked_spectrum(const char* op, const char* name, const view
 
 template <class T>
 double squared_distance(const view<const T, 2>& a, const view<T, 2>& b, double scale) noexcept {
+    constexpr index parts = 8; // sums that do not wait for each other
+    double sums[parts] = {};
+    const index columns = a.extent(1);
+    for (index i = 0; i < a.extent(0); ++i) {
+        const T *const x = &a(i, 0), *const y = &b(i, 0);
+        for (index j = 0; j < columns; j += parts)
+            for (index p = 0; p < std::min(parts, columns - j); ++p) {
+                const double d = (double(x[j + p]) - double(y[j + p])) * scale;
+                sums[p] += d * d;
+            }
+    }
     double sum = 0;
-    for (index i = 0; i < a.extent(0); ++i)
-        for (index j = 0; j < a.extent(1); ++j) {
-            const double d = (double(a(i, j)) - double(b(i, j))) * scale;
-            sum += d * d;
-        }
+    for (const double part : sums)
+        sum += part;
     return sum / scale / scale;
 }
 
@@ -139,7 +147,7 @@ low_rank_result low_rank_approximation(in<T, 2> weight, in<T, 2> omega, out<T, 2
         kernels::strided_matrix<const T> sample{omega.data(), omega.stride(0), 1};
         if (!omega.is_given()) {
             drawn.resize(std::size_t(n * samples));
-            detail::gaussian_sequence sequence(options.seed);
+            detail::random_sequence sequence(options.seed);
             for (T& x : drawn)
                 x = T(sequence.next());
             sample = {drawn.data(), samples, 1};

@@ -7,7 +7,6 @@
 #include <deft/pruning/weight_spectrum.hpp>
 
 #include <cstdint>
-#include <numbers>
 
 namespace deft {
 inline namespace DEFT_ISA {
@@ -34,22 +33,22 @@ low_rank_factors<T> spectrum_factors(const weight_spectrum<T>& w, index first, i
     return f;
 }
 
-/// Standard normal numbers that are the same everywhere: splitmix64, Box and Muller.
-class gaussian_sequence {
+/// Numbers of mean 0 and variance 1, nearly normal, the same everywhere to the last bit: sums of the four 16-bit parts
+/// of splitmix64. (Box and Muller's took a quarter of the time of a decomposition.)
+class random_sequence {
 public:
-    explicit gaussian_sequence(std::uint64_t seed) noexcept : state_(seed) {}
+    explicit random_sequence(std::uint64_t seed) noexcept : state_(seed) {}
     double next() noexcept {
-        const double radius = std::sqrt(-2 * std::log(1 - uniform()));
-        return radius * std::cos(2 * std::numbers::pi * uniform());
-    }
-
-private:
-    double uniform() noexcept {
+        constexpr double mean = 2 * 65535.0, deviation = 37837.22723720648; // sqrt(4 (2^32 - 1) / 12)
         std::uint64_t z = state_ += 0x9e3779b97f4a7c15u;
         z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
         z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-        return double((z ^ (z >> 31)) >> 11) * 0x1p-53;
+        z ^= z >> 31;
+        const std::uint64_t sum = (z & 0xffff) + (z >> 16 & 0xffff) + (z >> 32 & 0xffff) + (z >> 48);
+        return (double(sum) - mean) / deviation;
     }
+
+private:
     std::uint64_t state_;
 };
 
