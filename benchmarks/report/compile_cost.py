@@ -15,7 +15,7 @@ import sys
 from statistics import median
 from time import perf_counter
 
-FLAGS = ["-std=c++20", "-O0", "-x", "c++"]
+FLAGS = ["-std=c++20", "-O0", "-fopenmp", "-x", "c++"]  # parallel_openmp.hpp asks for OpenMP
 YARDSTICKS = ["Eigen/Core", "xsimd/xsimd.hpp"]
 INTERNAL = {"kernels", "reference", "simd"}
 

@@ -68,6 +68,8 @@ def main():
     parser.add_argument("--compile-cost", metavar="FILE.json", help="what compile_cost.py measured")
     arguments = parser.parse_args()
 
+    if arguments.compile_cost and not os.path.exists(arguments.compile_cost):
+        parser.error(f"no file {arguments.compile_cost}")  # now, not after the measurements
     programs = [path for path in sorted(glob.glob(os.path.join(arguments.programs, "deft_bench_*")))
                 if os.access(path, os.X_OK) and os.path.isfile(path)]
     if not programs:

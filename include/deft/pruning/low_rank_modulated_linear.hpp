@@ -16,6 +16,7 @@
 #define DEFT_PRUNING_LOW_RANK_MODULATED_LINEAR_HPP
 
 #include <deft/shortcut/augmented_shortcut_paths.hpp>
+#include <deft/simd/loop.hpp>
 
 #include <algorithm>
 #include <cstdint>
@@ -118,12 +119,17 @@ void modulated_product(const modulation<T>& w, const view<const T, 2>& x, const 
                 const T* const of_task =
                     task_bias.is_given() ? task_bias.data() + task_of(i) * task_bias.stride(0) + c : nullptr;
                 T* const to = y.data() + (first + row) * y.stride(0) + c;
-                for (index j = 0; j < columns; ++j) {
-                    T sum = base[j];
-                    sum += low != nullptr ? low[j] : T(0);
-                    sum += bias.is_given() ? bias.data()[c + j] : T(0);
-                    to[j] = sum + (of_task != nullptr ? of_task[j] : T(0));
-                }
+                const T* const of_all = bias.is_given() ? bias.data() + c : nullptr;
+                simd::for_each_vector<T, arch, 4>(columns, [&](index j, auto vectors, auto extent) DEFT_INLINE_LAMBDA {
+                    DEFT_UNROLL
+                    for (int v = 0; v < decltype(vectors)::value; ++v, j += simd::lanes<T, arch>) {
+                        simd::batch<T, arch> sum = simd::load<arch>(base + j, extent);
+                        for (const T* const term : {low, of_all, of_task})
+                            if (term != nullptr)
+                                sum = sum + simd::load<arch>(term + j, extent);
+                        simd::store<T>(to + j, sum, extent);
+                    }
+                });
             }
         }
     });
