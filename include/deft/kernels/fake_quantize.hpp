@@ -14,6 +14,7 @@
 #include <deft/simd/math.hpp>
 
 #include <cstdint>
+#include <type_traits>
 
 namespace deft {
 inline namespace DEFT_ISA {
@@ -54,14 +55,14 @@ DEFT_ALWAYS_INLINE void fake_quantize(const T* x, index n, quant_grid<T> grid, T
     using B = simd::batch<T, Arch>;
     constexpr index width = simd::lanes<T, Arch>;
     const B step(grid.step), least(grid.least), greatest(grid.greatest), zero(grid.zero_point);
-    const auto run = [&](index begin, index end) DEFT_INLINE_LAMBDA {
+    const auto run = [&](auto streams, index begin, index end) DEFT_INLINE_LAMBDA {
         simd::for_each_vector<T, Arch, 4>(end - begin, [&](index at, auto count, auto extent) DEFT_INLINE_LAMBDA {
             DEFT_UNROLL
             for (int v = 0; v < decltype(count)::value; ++v) {
                 const index i = begin + at + v * width;
                 const B code = simd::at_least(
                     least, simd::at_most(greatest, simd::round_even(B(simd::load<Arch>(x + i, extent) / step))));
-                if constexpr (Streaming && std::is_same_v<std::decay_t<decltype(extent)>, simd::full>)
+                if constexpr (decltype(streams)::value && std::is_same_v<std::decay_t<decltype(extent)>, simd::full>)
                     simd::stream(y + i, B(code * step));
                 else
                     simd::store(y + i, B(code * step), extent);
@@ -71,12 +72,12 @@ DEFT_ALWAYS_INLINE void fake_quantize(const T* x, index n, quant_grid<T> grid, T
         });
     };
     index head = 0;
-    if constexpr (Streaming)
+    if constexpr (Streaming) {
         while (head < n && reinterpret_cast<std::uintptr_t>(y + head) % simd::stream_alignment != 0)
             ++head;
-    if (head > 0)
-        run(0, head);
-    run(head, n);
+        run(std::false_type{}, 0, head);
+    }
+    run(std::bool_constant<Streaming>{}, head, n);
 }
 
 /// grad_x[i] = grad_y[i] where the code is inside of the grid, else 0; returns the sum of

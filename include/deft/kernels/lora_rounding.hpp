@@ -124,13 +124,13 @@ DEFT_ALWAYS_INLINE void lora_round(const T* w, const rounding_factors<T>& row, i
                                    rounding_curve<T> curve, T* w_hat, T* h, std::int32_t* q) noexcept {
     using B = simd::batch<T, Arch>;
     const B step(grid.step), least(grid.least), greatest(grid.greatest), zero(grid.zero_point);
-    const auto run = [&](index first, index count) DEFT_INLINE_LAMBDA {
+    const auto run = [&](auto streams, index first, index count) DEFT_INLINE_LAMBDA {
         detail::for_each_rounding<Kind, Arch, 4>(
             row, first, count, curve, [&](index j, const auto& rounding, int, auto extent) DEFT_INLINE_LAMBDA {
                 const B code = simd::at_least(
                     least,
                     simd::at_most(greatest, B(simd::floor(B(simd::load<Arch>(w + j, extent) / step)) + rounding.h)));
-                if constexpr (Streaming && std::is_same_v<std::decay_t<decltype(extent)>, simd::full>)
+                if constexpr (decltype(streams)::value && std::is_same_v<std::decay_t<decltype(extent)>, simd::full>)
                     simd::stream(w_hat + j, B(code * step));
                 else
                     simd::store(w_hat + j, B(code * step), extent);
@@ -141,12 +141,12 @@ DEFT_ALWAYS_INLINE void lora_round(const T* w, const rounding_factors<T>& row, i
             });
     };
     index head = 0;
-    if constexpr (Streaming)
+    if constexpr (Streaming) {
         while (head < n && reinterpret_cast<std::uintptr_t>(w_hat + c + head) % simd::stream_alignment != 0)
             ++head;
-    if (head > 0)
-        run(c, head);
-    run(c + head, n - head);
+        run(std::false_type{}, c, head);
+    }
+    run(std::bool_constant<Streaming>{}, c + head, n - head);
 }
 
 /// What a run of the backward pass reads besides w: cotangent, or null; weight and exponent of the regulariser.
