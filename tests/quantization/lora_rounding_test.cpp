@@ -4,6 +4,7 @@
 
 #include <deft/quantization/lora_rounding.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -16,6 +17,32 @@ const quant_format whole{.bits = 4, .granularity = quant_granularity::per_tensor
 const quant_code zero_point = 0;
 
 } // namespace
+
+TEST_CASE("weights past the caches are those of their rows alone", "[lora_rounding]") {
+    const index rows = 1100, columns = 8192 + 3; // more than 32 MB of float, rows at all offsets
+    std::vector<float> w(std::size_t(rows * columns)), all(w.size() + 1), row(w.size() / std::size_t(rows));
+    std::vector<float> a1(w.size() / row.size()), a2(row.size());
+    for (std::size_t i = 0; i < w.size(); ++i)
+        w[i] = float(i % 977) / 100 - 4;
+    for (std::size_t i = 0; i < a1.size(); ++i)
+        a1[i] = float(i % 7) - 3;
+    for (std::size_t i = 0; i < a2.size(); ++i)
+        a2[i] = float(i % 11) / 4 - 1;
+    const float scale = 0.5f;
+    const auto run = [&](index first, index count, float* to) {
+        deft::lora_rounding<float>({w.data() + first * columns, {count, columns}}, {a1.data() + first, {count, 1}},
+                                   {a2.data(), {1, columns}}, absent, {&scale, {1, 1}}, {&zero_point, {1, 1}},
+                                   {to, {count, columns}}, absent, absent, {.format = whole});
+    };
+    run(0, rows, all.data() + 1);
+    index different = 0;
+    for (index r = 0; r < rows; ++r) {
+        run(r, 1, row.data());
+        different += !std::equal(row.begin(), row.end(), all.begin() + 1 + r * columns);
+    }
+    CHECK(different == 0);
+    CHECK(all[0] == 0);
+}
 
 TEMPLATE_TEST_CASE("h over all logits", "[lora_rounding]", float, double) {
     using T = TestType;

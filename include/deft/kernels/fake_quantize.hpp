@@ -56,13 +56,14 @@ DEFT_ALWAYS_INLINE void fake_quantize(const T* x, index n, quant_grid<T> grid, T
     constexpr index width = simd::lanes<T, Arch>;
     const B step(grid.step), least(grid.least), greatest(grid.greatest), zero(grid.zero_point);
     const auto run = [&](auto streams, index begin, index end) DEFT_INLINE_LAMBDA {
+        constexpr bool past_caches = decltype(streams)::value;
         simd::for_each_vector<T, Arch, 4>(end - begin, [&](index at, auto count, auto extent) DEFT_INLINE_LAMBDA {
             DEFT_UNROLL
             for (int v = 0; v < decltype(count)::value; ++v) {
                 const index i = begin + at + v * width;
                 const B code = simd::at_least(
                     least, simd::at_most(greatest, simd::round_even(B(simd::load<Arch>(x + i, extent) / step))));
-                if constexpr (decltype(streams)::value && std::is_same_v<std::decay_t<decltype(extent)>, simd::full>)
+                if constexpr (past_caches && std::is_same_v<std::decay_t<decltype(extent)>, simd::full>)
                     simd::stream(y + i, B(code * step));
                 else
                     simd::store(y + i, B(code * step), extent);

@@ -125,12 +125,13 @@ DEFT_ALWAYS_INLINE void lora_round(const T* w, const rounding_factors<T>& row, i
     using B = simd::batch<T, Arch>;
     const B step(grid.step), least(grid.least), greatest(grid.greatest), zero(grid.zero_point);
     const auto run = [&](auto streams, index first, index count) DEFT_INLINE_LAMBDA {
+        constexpr bool past_caches = decltype(streams)::value;
         detail::for_each_rounding<Kind, Arch, 4>(
             row, first, count, curve, [&](index j, const auto& rounding, int, auto extent) DEFT_INLINE_LAMBDA {
                 const B code = simd::at_least(
                     least,
                     simd::at_most(greatest, B(simd::floor(B(simd::load<Arch>(w + j, extent) / step)) + rounding.h)));
-                if constexpr (decltype(streams)::value && std::is_same_v<std::decay_t<decltype(extent)>, simd::full>)
+                if constexpr (past_caches && std::is_same_v<std::decay_t<decltype(extent)>, simd::full>)
                     simd::stream(w_hat + j, B(code * step));
                 else
                     simd::store(w_hat + j, B(code * step), extent);
