@@ -69,7 +69,7 @@ DEFT_ALWAYS_INLINE void for_each_step(index tokens, index columns, T* const (&ro
     using B = simd::batch<T, Arch>;
     constexpr index width = simd::lanes<T, Arch>, narrow = 8;
     constexpr index cached = 1024; // elements of each operand that groups of columns share lines of
-    constexpr int group = 4; // independent recurrences hide the latency of each other
+    constexpr int group = 4;       // independent recurrences hide the latency of each other
     const auto run = [&](index first, index last) DEFT_INLINE_LAMBDA {
         simd::for_each_vector<T, Arch, group>(columns, [&](index c, auto count, auto extent) DEFT_INLINE_LAMBDA {
             constexpr int vectors = decltype(count)::value;
