@@ -101,7 +101,7 @@ DEFT_ALWAYS_INLINE void for_each_step(index tokens, index columns, T* const (&ro
             }
         });
     };
-    const index at_once = columns <= narrow * width ? cached / columns : 1;
+    const index at_once = columns > 0 && columns <= narrow * width ? cached / columns : 1;
     for (index t = 0; t < tokens; t += at_once)
         run(t, t + at_once < tokens ? t + at_once : tokens);
 }

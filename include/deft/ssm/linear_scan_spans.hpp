@@ -24,8 +24,8 @@ enum class scan_order : unsigned char { forward, reverse };
 inline namespace DEFT_ISA {
 namespace detail {
 
-/// Columns of a block, the least of a task, and those of a scan that is cut into spans, whose elements are
-/// kept between the phases, for some spans at a time.
+/// Columns of a block, the least of a task, and those of a scan that is cut into spans, whose elements are kept between
+/// the phases, for some spans at a time.
 inline constexpr index scan_columns = kernels::scan_most_columns, scan_task_columns = 256, scan_span_columns = 64,
                        scan_spans = 32;
 
