@@ -161,15 +161,11 @@ void sparse_product(const sparse_rows<T>& w, index first, index last, index segm
 /// whole lines. Those behind them are not written.
 template <class Arch, class T>
 DEFT_NOINLINE void pack_panel(const T* x, index x_stride, index rows, index columns, T* packed) noexcept {
-    constexpr index panel = sparse_panel<Arch, T>, width = simd::lanes<T, Arch>;
+    constexpr index panel = sparse_panel<Arch, T>;
     for (index r = 0; r < rows; ++r)
-        simd::for_each_vector<T, Arch, sparse_vectors>(
-            columns, [&](index j, auto count, auto extent) DEFT_INLINE_LAMBDA {
-                DEFT_UNROLL
-                for (int v = 0; v < decltype(count)::value; ++v)
-                    simd::store<T>(packed + r * panel + j + v * width,
-                                   simd::load<Arch>(x + r * x_stride + j + v * width, extent), extent);
-            });
+        simd::for_each_vector<T, Arch, 1>(columns, [&](index j, auto, auto extent) DEFT_INLINE_LAMBDA {
+            simd::store<T>(packed + r * panel + j, simd::load<Arch>(x + r * x_stride + j, extent), extent);
+        });
 }
 
 namespace detail {
