@@ -82,8 +82,7 @@ DEFT_NOINLINE void circulant_tile(strided_matrix<const T> a, const circulant_blo
             const index count = depth - p < shape::depth_block ? depth - p : shape::depth_block;
             const index rest = columns - j < shape::panel_columns ? columns - j : shape::panel_columns;
             detail::pack_circulant_panel<Arch>(w, p, count, c + j, rest, packed);
-            for (index i = 0; i < rows; i += shape::kernel_rows)
-                detail::multiply_panel<Arch>(a.at(i, p), rows - i, packed, count, p > 0, tile + i * stride + j, stride);
+            detail::multiply_panel<Arch>(a.at(0, p), rows, packed, count, p > 0, tile + j, stride);
         }
 }
 

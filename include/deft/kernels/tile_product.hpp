@@ -107,23 +107,23 @@ DEFT_ALWAYS_INLINE void pack(const strided_matrix<const T>& b, index depth, inde
                 j < columns ? data[p * row_stride + j * column_stride] : T(0);
 }
 
-// kernel_rows x panel_columns of the tile in registers. Rows from `rows` on repeat the last one: their results land in
-// rows of the tile that nobody reads.
-template <class Arch, class T>
-DEFT_ALWAYS_INLINE void multiply_panel(const strided_matrix<const T>& a, index rows, const T* packed, index depth,
-                                       bool accumulate, T* tile, index stride) noexcept {
+// Rows x panel_columns of the tile in registers. Rows from `rows` on repeat the last one: their results land in rows of
+// the tile that nobody reads.
+template <class Arch, int Rows, class T>
+DEFT_ALWAYS_INLINE void multiply_rows(const strided_matrix<const T>& a, index rows, const T* packed, index depth,
+                                      bool accumulate, T* tile, index stride) noexcept {
     using shape = tile_shape<Arch, T>;
     using B = simd::batch<T, Arch>;
-    constexpr int kernel_rows = shape::kernel_rows, vectors = shape::vectors;
-    const T* from[std::size_t(kernel_rows)];
+    constexpr int vectors = shape::vectors;
+    const T* from[std::size_t(Rows)];
     DEFT_UNROLL
-    for (int i = 0; i < kernel_rows; ++i)
+    for (int i = 0; i < Rows; ++i)
         from[i] = a.data + (i < rows ? i : rows - 1) * a.row_stride;
     const index step = a.column_stride;
 
-    B sum[std::size_t(kernel_rows)][std::size_t(vectors)];
+    B sum[std::size_t(Rows)][std::size_t(vectors)];
     DEFT_UNROLL
-    for (int i = 0; i < kernel_rows; ++i) {
+    for (int i = 0; i < Rows; ++i) {
         DEFT_UNROLL
         for (int v = 0; v < vectors; ++v)
             sum[i][v] = B(T(0));
@@ -134,7 +134,7 @@ DEFT_ALWAYS_INLINE void multiply_panel(const strided_matrix<const T>& a, index r
         for (int v = 0; v < vectors; ++v)
             b[v] = simd::load<Arch>(packed + p * shape::panel_columns + v * shape::width);
         DEFT_UNROLL
-        for (int i = 0; i < kernel_rows; ++i) {
+        for (int i = 0; i < Rows; ++i) {
             const B left(from[i][at]);
             DEFT_UNROLL
             for (int v = 0; v < vectors; ++v)
@@ -142,11 +142,29 @@ DEFT_ALWAYS_INLINE void multiply_panel(const strided_matrix<const T>& a, index r
         }
     }
     DEFT_UNROLL
-    for (int i = 0; i < kernel_rows; ++i) {
+    for (int i = 0; i < Rows; ++i) {
         DEFT_UNROLL
         for (int v = 0; v < vectors; ++v) {
             T* const to = tile + i * stride + v * shape::width;
             simd::store(to, accumulate ? simd::load<Arch>(to) + sum[i][v] : sum[i][v]);
+        }
+    }
+}
+
+// All rows of a panel: as many as the registers hold, and at the end two thirds of it where that multiplies fewer rows
+// in vain (8 are 4 and 4, 10 are 6 and 4).
+template <class Arch, class T>
+DEFT_ALWAYS_INLINE void multiply_panel(const strided_matrix<const T>& a, index rows, const T* packed, index depth,
+                                       bool accumulate, T* tile, index stride) noexcept {
+    constexpr int tall = tile_shape<Arch, T>::kernel_rows, low = tall / 3 * 2;
+    for (index i = 0; i < rows;) {
+        const index left = rows - i;
+        if (left > 2 * low || (left > low && left <= tall)) {
+            multiply_rows<Arch, tall>(a.at(i, 0), left, packed, depth, accumulate, tile + i * stride, stride);
+            i += tall;
+        } else {
+            multiply_rows<Arch, low>(a.at(i, 0), left, packed, depth, accumulate, tile + i * stride, stride);
+            i += low;
         }
     }
 }
@@ -176,9 +194,8 @@ DEFT_NOINLINE void tile_product(strided_matrix<const T> a, strided_matrix<const 
             const index width = columns - c < shape::tile_columns ? columns - c : shape::tile_columns;
             detail::pack<Arch>(b.at(p, c), count, width, packed);
             for (index j = 0; j < width; j += shape::panel_columns)
-                for (index i = 0; i < rows; i += shape::kernel_rows)
-                    detail::multiply_panel<Arch>(a.at(i, p), rows - i, packed + j * shape::depth_block, count,
-                                                 accumulate || p > 0, tile + i * stride + c + j, stride);
+                detail::multiply_panel<Arch>(a.at(0, p), rows, packed + j * shape::depth_block, count,
+                                             accumulate || p > 0, tile + c + j, stride);
         }
 }
 

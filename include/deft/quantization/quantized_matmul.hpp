@@ -73,7 +73,7 @@ void check_same_groups(const char* op, const prepared_weights<T>& w, const quant
 
 /// Weight-only (A16). y must not overlap an input. Throws std::invalid_argument before anything is written if shapes do
 /// not fit. Does not allocate. NaN in a row of x makes that row of y NaN and no other. The same bits for every
-/// executor. Error: that of K / 32 sums of sums of 32 products.
+/// executor. Error: that of K / 256 sums of sums of 256 products (128 in double), and of rounding s (u - z).
 template <class T = void, class Y = rows<T>, executor Executor = serial_executor>
 void quantized_matmul(in_rows<element_t<T, Y>> x, const prepared_weights<element_t<T, Y>>& w,
                       in<element_t<T, Y>, 1> bias, Y&& y_out, Executor&& executor = Executor()) {
