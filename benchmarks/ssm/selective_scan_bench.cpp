@@ -1,4 +1,5 @@
 // selective_scan and its gradient: Mamba's shapes, one token, a long sequence of few channels.
+#include "../peers/ggml.hpp"
 #include "../peers/recurrences.hpp"
 #include "../support/suite.hpp"
 #include "../support/two_threads.hpp"
@@ -92,14 +93,21 @@ void forward(suite& s, const setup& c) {
                               const U* z, const U* start, U* to,
                               U* h) { loops(c, u, delta, a, b, cc, skip, z, start, to, h); });
     if constexpr (std::is_same_v<T, float>)
-        if (c.batch == 1)
-            rivals.add("autovec",
-                       [=] {
-                           autovec::run(selective_scan_peer{in.u.data(), in.delta.data(), in.a.data(), in.b.data(),
-                                                            in.c.data(), in.skip.data(), in.z.data(), y.data(),
-                                                            state.data(), c.tokens, c.channels, states});
-                       },
-                       {.before = restore});
+        if (c.batch == 1) {
+            const auto peer = [=] {
+                return selective_scan_peer{in.u.data(),  in.delta.data(), in.a.data(), in.b.data(),
+                                           in.c.data(),  in.skip.data(),  in.z.data(), y.data(),
+                                           state.data(), c.tokens,        c.channels,  states};
+            };
+            rivals.add("autovec", [=] { autovec::run(peer()); }, {.before = restore});
+#if DEFT_PEER_GGML
+            const lazy scan([=] {
+                restore();
+                return ggml::selective_scan(peer());
+            });
+            rivals.add("ggml", [=] { scan->run(); }, {.after = [=] { scan->store(peer()); }});
+#endif
+        }
     const auto run = [=](auto&& executor) {
         deft::selective_scan<T>(in.views(), as(y, c.rows()), as(state, c.kept()), {}, executor);
     };
