@@ -30,7 +30,7 @@ inline namespace DEFT_ISA {
 ///
 /// y may be x. Throws std::invalid_argument before anything is written if shapes do not fit, there is no term, or the
 /// slope is NaN. NaN in x gives NaN there and nowhere else; large |x| stays finite.
-/// Error per term: relu, leaky_relu rounding only; silu, sigmoid 3 ulp; tanh 7 ulp; gelu 2e-7 max(1, |u|) (float).
+/// Error per term: relu, leaky_relu rounding only; silu, sigmoid 3 ulp; tanh 7 ulp; gelu 3e-7 max(1, |u|) (float).
 template <class T = void, class Y = rows<T>, executor Executor = serial_executor>
 void series_activation(in_rows<element_t<T, Y>> x, in_terms<compute_t<element_t<T, Y>>> a,
                        in_terms<compute_t<element_t<T, Y>>> b, Y&& y_out, const series_activation_options& options,

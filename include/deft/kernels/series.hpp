@@ -71,7 +71,7 @@ void add_activation(const series_terms<T>& terms, index i, index c, const S* x, 
     dispatch_activation(terms.base[i], [&](auto base) DEFT_INLINE_LAMBDA {
         if constexpr (Shared) {
             const B inner(terms.inner ? *a : T(1)), shift(*b), outer(terms.inner ? T(1) : *a);
-            for_each_element<Arch, 2, T>(
+            for_each_element<Arch, 4, T>(
                 x, sum, out, n, [&](index, const B& u, const B& start, auto) DEFT_INLINE_LAMBDA {
                     return simd::fma(outer, base.value(simd::fma(inner, u, shift), slope), start);
                 });

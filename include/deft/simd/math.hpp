@@ -34,6 +34,15 @@ DEFT_ALWAYS_INLINE batch<T, Arch> polynomial(const batch<T, Arch>& x, T c0, C...
         return simd::fma(x, polynomial<T, Arch>(x, static_cast<T>(rest)...), batch<T, Arch>(c0));
 }
 
+/// c0 + c1 x + ... + x^n. The first step is an addition, for which processors have units beside those of the fma.
+template <class T, class Arch, class... C>
+DEFT_ALWAYS_INLINE batch<T, Arch> monic_polynomial(const batch<T, Arch>& x, T c0, C... rest) noexcept {
+    if constexpr (sizeof...(rest) == 0)
+        return x + batch<T, Arch>(c0);
+    else
+        return simd::fma(x, monic_polynomial<T, Arch>(x, static_cast<T>(rest)...), batch<T, Arch>(c0));
+}
+
 namespace detail {
 
 // exp(x) = 2^k exp(r), |r| <= ln(2)/2, k = round(x / ln 2).
@@ -163,9 +172,8 @@ DEFT_ALWAYS_INLINE batch<T, Arch> centred_cdf_ratio(const batch<T, Arch>& u) noe
     using B = batch<T, Arch>;
     if constexpr (std::is_same_v<T, float>) {
         const B t = at_most(B(31.36f), u * u);
-        return polynomial<T, Arch>(t, 0.39894226f, 0.033929348f, 0.0046773688f, 0.00016893218f, 6.2897725e-06f,
-                                   2.2297042e-08f) /
-               polynomial<T, Arch>(t, 1.0f, 0.25171459f, 0.028677735f, 0.0018855091f, 7.3344985e-05f, 1.1796455e-06f);
+        return polynomial<T, Arch>(t, 338188.25f, 28762.3242f, 3965.06274f, 143.205872f, 5.33191729f, 0.0189014766f) /
+               monic_polynomial<T, Arch>(t, 847712.25f, 213381.547f, 24310.4668f, 1598.36914f, 62.1754417f);
     } else {
         const B t = u * u;
         return polynomial<T, Arch>(t, 0.39894228040143265, -0.06649038006690465, 0.009973557010022772,
@@ -228,8 +236,8 @@ DEFT_ALWAYS_INLINE batch<T, Arch> tanh(const batch<T, Arch>& x) noexcept {
     using B = batch<T, Arch>;
     if constexpr (std::is_same_v<T, float>) {
         const B t = at_most(B(82.81f), x * x);
-        const B p = polynomial<T, Arch>(t, 1.0f, 0.13374476f, 0.0034878121f, 2.0481204e-05f, 1.3177544e-08f);
-        const B q = polynomial<T, Arch>(t, 1.0f, 0.46707791f, 0.025847392f, 0.00032729219f, 7.7040551e-07f);
+        const B p = polynomial<T, Arch>(t, 1298017.25f, 173603.0f, 4527.24023f, 26.5849552f, 0.0171046797f);
+        const B q = monic_polynomial<T, Arch>(t, 1298017.25f, 606275.188f, 33550.3594f, 424.830902f);
         return at_least(B(-1.0f), at_most(B(1.0f), x * (p / q)));
     } else {
         const auto is_small = simd::abs(x) < B(T(20));
