@@ -5,7 +5,8 @@
 
 The ratios are those of the row `deft` of each shape, or of the fastest of deft's rows if none has that name; float,
 forward, one thread. A line of the table holds the operators whose headers it links to; an operator that has no line of
-its own, such as `retention_decode`, belongs to the longest name that it begins with.
+its own, such as `retention_decode`, belongs to the longest name that it begins with. Rows `prepared` belong to the
+header `prepared_<operator>`, too.
 """
 import os
 import re
@@ -55,12 +56,8 @@ def library(implementation):
 def ratios(results, headers, files):
     """{header: (times the naive loop, times the best rival, names of rivals)}."""
     found = {name: ([], [], {}) for name in headers}
-    for case in results.cases.values():
-        own = [row for row in case.values() if row.role == "own" and not row.implementation.endswith("threads")]
-        row = case.get("deft") or min(own, key=lambda row: row.seconds, default=None)
-        header = row and header_of(row.operator, headers, files)
-        if header is None or row.type != "f32" or row.operator.endswith("_backward"):
-            continue
+
+    def add(row, header):
         over_naive, over_rival, rivals = found[header]
         naive, rival = results.naive(row), results.best_rival(row)
         if naive:
@@ -68,6 +65,17 @@ def ratios(results, headers, files):
         if rival:
             over_rival.append(rival.seconds / row.seconds)
             rivals[library(rival.implementation)] = None
+
+    for case in results.cases.values():
+        own = [row for row in case.values() if row.role == "own" and not row.implementation.endswith("threads")]
+        row = case.get("deft") or min(own, key=lambda row: row.seconds, default=None)
+        if row is None or row.type != "f32" or row.operator.endswith("_backward"):
+            continue
+        header = header_of(row.operator, headers, files)
+        if header is not None:
+            add(row, header)
+        if "prepared" in case and f"prepared_{row.operator}" in found:
+            add(case["prepared"], f"prepared_{row.operator}")
     return found
 
 
