@@ -33,7 +33,7 @@ table { border-collapse: collapse; font-size: 12.5px; font-variant-numeric: tabu
 th, td { padding: 2px 7px; text-align: left; white-space: nowrap; vertical-align: top; }
 th { border-bottom: 2px solid var(--rule); color: var(--dim); font-weight: 600; }
 th.r, td.r { text-align: right; }
-td.w { white-space: normal; min-width: 11rem; overflow-wrap: anywhere; }
+td.w { white-space: normal; min-width: 8rem; overflow-wrap: anywhere; }
 tbody tr:nth-child(even) { background: var(--band); }
 summary { cursor: pointer; margin: .5rem 0; color: var(--own); }
 .met { color: var(--other); font-weight: 600; } .not-met { color: var(--bad); font-weight: 600; }
