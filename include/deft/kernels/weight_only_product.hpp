@@ -156,7 +156,8 @@ void weight_only_product(const tiled_weights<T>& weights, const T* x, index stri
     DEFT_ASSERT(tokens <= token_block);
     const tiled_weights<T> w = detail::at_tile(weights, tile);
     alignas(64) T y[std::size_t(panels::tokens * panels::stride)];
-    for (index i = 0; i < tokens * panels::stride; ++i)
+    const index height = panels::shape::rows_for(tokens); // rows behind the last are computed too
+    for (index i = 0; i < height * panels::stride; ++i)
         y[i] = T(0);
     with_bits(w.bits, [&](auto bits) DEFT_INLINE_LAMBDA {
         if (tokens == 1)
