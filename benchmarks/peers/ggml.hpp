@@ -12,8 +12,7 @@
 
 namespace deft::bench::ggml {
 
-/// y = x W^T: 4 bits, groups of 32, block32 order, steps that binary16 holds. As ggml does it, run() also
-/// quantises x.
+/// y = x W^T: 4 bits, groups of 32, block32 order, steps that binary16 holds. As ggml does it, run() also quantises x.
 class product {
 public:
     product(const packed_weights<float>& w, index tokens, const float* x);

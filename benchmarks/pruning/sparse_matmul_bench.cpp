@@ -151,6 +151,7 @@ void benchmark_sparse_matmul(suite& s) {
         forward<float>(s, 256, 1024, 196, percent, percent == 70);
         forward<float>(s, 2048, 512, 49, percent, true);
         forward<float>(s, 512, 2048, 49, percent, percent != 90);
+        // Square weights, and one column.
         forward<float>(s, 4096, 4096, 64, percent, percent != 90);
         forward<float>(s, 1024, 1024, 128, percent, true);
         forward<float>(s, 2048, 2048, 128, percent, true);

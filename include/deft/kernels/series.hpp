@@ -71,6 +71,8 @@ void add_activation(const series_terms<T>& terms, index i, index c, const S* x, 
     dispatch_activation(terms.base[i], [&](auto base) DEFT_INLINE_LAMBDA {
         if constexpr (Shared) {
             const B inner(terms.inner ? *a : T(1)), shift(*b), outer(terms.inner ? T(1) : *a);
+            // Four vectors hide the latency of a polynomial: 1.1 times faster than two. With a and b loaded for each,
+            // as below, it made no difference.
             for_each_element<Arch, 4, T>(
                 x, sum, out, n, [&](index, const B& u, const B& start, auto) DEFT_INLINE_LAMBDA {
                     return simd::fma(outer, base.value(simd::fma(inner, u, shift), slope), start);
