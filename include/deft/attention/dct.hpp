@@ -20,6 +20,7 @@
 #include <deft/kernels/dct.hpp>
 #include <deft/kernels/row_lanes.hpp>
 #include <deft/parallel.hpp>
+#include <deft/simd/aligned_vector.hpp>
 #include <deft/view.hpp>
 
 #include <algorithm>
@@ -172,7 +173,7 @@ public:
 private:
     detail::dct_transform<T> transform_;
     index threads_;
-    std::vector<T> work_;
+    simd::aligned_vector<T> work_;
 };
 
 namespace detail {

@@ -19,6 +19,7 @@
 
 #include <deft/attention/dct.hpp>
 #include <deft/kernels/dct_features.hpp>
+#include <deft/simd/aligned_vector.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -182,7 +183,7 @@ private:
     detail::dct_transform<T> transform_;
     dct_feature_options options_;
     index m_, work_count_ = 0;
-    std::vector<T> work_, parameters_; // s t, log |D g|
+    simd::aligned_vector<T> work_, parameters_; // s t, log |D g|
     std::vector<double> sums_;
 };
 

@@ -22,11 +22,11 @@
 #include <deft/attention/linear_attention_backward.hpp>
 #include <deft/attention/linear_attention_log.hpp>
 #include <deft/attention/token_range.hpp>
+#include <deft/simd/aligned_vector.hpp>
 
 #include <algorithm>
 #include <limits>
 #include <type_traits>
-#include <vector>
 
 namespace deft {
 
@@ -92,7 +92,7 @@ private:
 
     dct_linear_attention_options options_;
     dct_feature_plan<T> features_;
-    std::vector<T> work_;
+    simd::aligned_vector<T> work_;
 };
 
 namespace detail {

@@ -9,6 +9,7 @@
 #include <deft/attention/token_range.hpp>
 #include <deft/kernels/gated_group_norm.hpp>
 #include <deft/linalg.hpp>
+#include <deft/simd/aligned_vector.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -111,7 +112,7 @@ private:
     index embedding_, width_;
     dct_feature_plan<T> features_;
     std::vector<double> frequencies_;
-    std::vector<T> work_;
+    simd::aligned_vector<T> work_;
 };
 
 namespace detail {

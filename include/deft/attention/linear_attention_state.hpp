@@ -5,11 +5,11 @@
 #define DEFT_ATTENTION_LINEAR_ATTENTION_STATE_HPP
 
 #include <deft/config.hpp>
+#include <deft/simd/aligned_vector.hpp>
 #include <deft/view.hpp>
 
 #include <algorithm>
 #include <type_traits>
-#include <vector>
 
 namespace deft {
 
@@ -92,7 +92,7 @@ private:
     }
 
     linear_attention_state_shape shape_;
-    std::vector<T> state_, norm_;
+    simd::aligned_vector<T> state_, norm_;
 };
 
 namespace detail {

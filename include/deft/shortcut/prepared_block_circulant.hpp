@@ -13,6 +13,7 @@
 
 #include <deft/kernels/circulant_fft.hpp>
 #include <deft/shortcut/block_circulant_linear.hpp>
+#include <deft/simd/aligned_vector.hpp>
 
 #include <algorithm>
 #include <vector>
@@ -101,7 +102,7 @@ public:
 
 private:
     kernels::circulant_spectra<T> spectra_;
-    std::vector<T> twiddles_, weights_, work_;
+    simd::aligned_vector<T> twiddles_, weights_, work_;
     index threads_ = 1;
 };
 

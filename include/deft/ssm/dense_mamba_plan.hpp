@@ -3,12 +3,12 @@
 #ifndef DEFT_SSM_DENSE_MAMBA_PLAN_HPP
 #define DEFT_SSM_DENSE_MAMBA_PLAN_HPP
 
+#include <deft/simd/aligned_vector.hpp>
 #include <deft/ssm/layer_rows.hpp>
 #include <deft/ssm/selective_scan_hidden.hpp>
 
 #include <algorithm>
 #include <span>
-#include <vector>
 
 namespace deft {
 
@@ -73,7 +73,7 @@ public:
 
 private:
     index batch_, channels_, states_, kept_;
-    std::vector<T> scans_, inputs_;
+    simd::aligned_vector<T> scans_, inputs_;
 };
 
 /// Working memory of stacks of one shape, which grows with the largest call so far, at most to that of a chunk of
@@ -145,7 +145,7 @@ private:
     }
 
     dense_mamba_options options_;
-    std::vector<T> nothing_, work_;
+    simd::aligned_vector<T> nothing_, work_;
 };
 
 namespace detail {

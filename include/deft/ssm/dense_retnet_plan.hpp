@@ -3,6 +3,7 @@
 #ifndef DEFT_SSM_DENSE_RETNET_PLAN_HPP
 #define DEFT_SSM_DENSE_RETNET_PLAN_HPP
 
+#include <deft/simd/aligned_vector.hpp>
 #include <deft/ssm/layer_rows.hpp>
 #include <deft/ssm/retention.hpp>
 
@@ -80,7 +81,7 @@ public:
 
 private:
     index batch_, heads_, key_width_, value_width_;
-    std::vector<T> states_, keys_;
+    simd::aligned_vector<T> states_, keys_;
     std::vector<double> scale_;
 };
 
@@ -158,7 +159,7 @@ private:
 
     dense_retnet_options options_;
     std::vector<double> gamma_, scale_;
-    std::vector<T> work_;
+    simd::aligned_vector<T> work_;
 };
 
 namespace detail {

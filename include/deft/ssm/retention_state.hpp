@@ -8,6 +8,7 @@
 #define DEFT_SSM_RETENTION_STATE_HPP
 
 #include <deft/config.hpp>
+#include <deft/simd/aligned_vector.hpp>
 #include <deft/view.hpp>
 
 #include <algorithm>
@@ -106,7 +107,7 @@ private:
     }
 
     retention_state_shape shape_;
-    std::vector<T> state_, key_state_;
+    simd::aligned_vector<T> state_, key_state_;
     std::vector<double> scale_;
 };
 
