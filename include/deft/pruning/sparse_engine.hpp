@@ -69,8 +69,11 @@ public:
         const index groups = std::min(chunks(), std::max<index>(1, 8 / blocks));
         executor.parallel_for(blocks * groups, 1, [&](index first_task, index last_task) {
             alignas(64) T packed[std::size_t(packed_size)];
-            for (index task = first_task; task < last_task; ++task) {
-                const index j = task / groups * tile, count = std::min(tile, n - j), group = task % groups;
+            for (index task = first_task; task < last_task;) { // those of a block of columns share what is packed
+                const index block = task / groups, end = std::min(last_task, (block + 1) * groups);
+                const index first_chunk = (task - block * groups) * chunks() / groups;
+                const index last_chunk = (end - block * groups) * chunks() / groups;
+                const index j = block * tile, count = std::min(tile, n - j);
                 for (index s = 0; s < segments(); ++s) {
                     const index row = segment_begin_[std::size_t(s)], rows = segment_begin_[std::size_t(s + 1)] - row;
                     kernels::sparse_operand<T> operand{x.data() + j, 0, x.stride(0)};
@@ -78,12 +81,13 @@ public:
                         kernels::pack_panel<arch>(x.data() + row * x.stride(0) + j, x.stride(0), rows, count, packed);
                         operand = {packed, row, panel};
                     }
-                    for (index chunk = group * chunks() / groups; chunk < (group + 1) * chunks() / groups; ++chunk)
+                    for (index chunk = first_chunk; chunk < last_chunk; ++chunk)
                         run(chunk, [&](const auto& w, index first, index last) {
                             kernels::sparse_product<arch, T>(w, first, last, s, operand, count, finish,
                                                              {y.data() + j, 0, y.stride(0)});
                         });
                 }
+                task = end;
             }
         });
     }
