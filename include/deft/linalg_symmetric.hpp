@@ -5,6 +5,7 @@
 
 #include <deft/kernels/tridiagonal.hpp>
 #include <deft/linalg.hpp>
+#include <deft/simd/aligned_vector.hpp>
 
 #include <Eigen/Eigenvalues>
 
@@ -40,7 +41,8 @@ void symmetric_eigenvectors(const matrix<const T>& a, T* values, T* vectors) {
     if (n == 0)
         return;
     const index batch = std::min<index>(1 << 15, 2 * n * n); // rotations kept before they are applied: half a megabyte
-    std::vector<T> diagonal(std::size_t(n), T(0)), below(std::size_t(n), T(0)), basis(std::size_t(n * n), T(1));
+    std::vector<T> diagonal(std::size_t(n), T(0)), below(std::size_t(n), T(0));
+    simd::aligned_vector<T> basis(std::size_t(n * n), T(1));
     Eigen::Map<square> q(basis.data(), n, n); // its columns are the rows of `basis`
     if (n == 1) {
         diagonal[0] = a.data[0];
@@ -55,7 +57,7 @@ void symmetric_eigenvectors(const matrix<const T>& a, T* values, T* vectors) {
         norm = std::max(norm, std::abs(diagonal[std::size_t(i)]) + std::abs(below[std::size_t(i)]));
 
     using arch = simd::default_arch;
-    std::vector<T> strip(std::size_t(n * kernels::strip_columns<arch, T>));
+    simd::aligned_vector<T> strip(std::size_t(n * kernels::strip_columns<arch, T>));
     std::vector<kernels::plane_rotation<T>> rotations(std::size_t(batch + n));
     std::vector<kernels::rotation_chain> chains;
     index kept = 0, start = 0, end = n - 1;

@@ -12,6 +12,7 @@
 #include <deft/kernels/quantized_product.hpp>
 #include <deft/quantization/column_segments.hpp>
 #include <deft/quantization/packed_weights.hpp>
+#include <deft/simd/aligned_vector.hpp>
 
 #include <cmath>
 #include <cstdint>
@@ -142,10 +143,10 @@ private:
 
     packed_format format_;
     detail::column_segments segments_;
-    std::vector<std::uint8_t> codes_;
-    std::vector<T> scale_;
+    simd::aligned_vector<std::uint8_t> codes_;
+    simd::aligned_vector<T> scale_;
     std::vector<std::uint8_t> zero_;
-    std::vector<std::int32_t> code_sums_;
+    simd::aligned_vector<std::int32_t> code_sums_;
     int common_zero_ = -1; // of all rows and groups
 };
 

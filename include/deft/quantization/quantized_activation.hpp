@@ -20,6 +20,7 @@
 #include <deft/kernels/quantize_activation.hpp>
 #include <deft/parallel.hpp>
 #include <deft/quantization/column_segments.hpp>
+#include <deft/simd/aligned_vector.hpp>
 #include <deft/view.hpp>
 
 #include <cmath>
@@ -165,7 +166,7 @@ private:
     kernels::activation_range range_;
     index tokens_ = 0;
     bool is_static_ = false;
-    std::vector<std::int8_t> codes_;
+    simd::aligned_vector<std::int8_t> codes_;
     std::vector<std::int32_t> sums_;
     std::vector<T> scale_;
     std::vector<std::int32_t> zero_;
