@@ -51,7 +51,7 @@ series_method choose_series_method(const series_terms<T>& terms) noexcept {
     for (index i = 1; i < terms.count; ++i)
         if (terms.base[i] != kind)
             return series_method::separate;
-    const bool may_share = terms.shared && !terms.inner;
+    const bool may_share = terms.shared && !terms.inner && terms.count > 1;
     T shift = 0, offset = 0;
     for (index i = 0; may_share && i < terms.count; ++i) {
         const T b = std::abs(terms.b[i * terms.stride]);
@@ -61,7 +61,7 @@ series_method choose_series_method(const series_terms<T>& terms) noexcept {
     if (is_piecewise_linear)
         return may_share && kind == activation::relu && offset <= T(8) ? series_method::hinges
                                                                        : series_method::together;
-    return may_share && terms.count > 1 && shift <= T(16) ? series_method::shared_exponential : series_method::separate;
+    return may_share && shift <= T(16) ? series_method::shared_exponential : series_method::separate;
 }
 
 } // namespace kernels
