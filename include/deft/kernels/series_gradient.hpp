@@ -173,7 +173,35 @@ void relu_gradients(index count, const simd::batch<T, Arch>* a, const simd::batc
 
 namespace detail {
 
-// Terms [first, last) over a strip along a row; the very first term sets grad_x.
+// Terms [first, last) over a strip, the very first of which sets grad_x. load(i, a, b) gives the coefficients of term
+// i, other(i, a, b, is_first) the sums of a term that is no relu, and keep(i, sums) takes them.
+template <class Arch, class T, class Load, class Other, class Keep>
+DEFT_ALWAYS_INLINE void add_gradients(const series_terms<T>& terms, index first, index last,
+                                      const gradient_strip<T>& strip, Load&& load, Other&& other,
+                                      Keep&& keep) noexcept {
+    using B = simd::batch<T, Arch>;
+    const auto add = [&](index i, auto is_first) -> index { // how many terms it has done
+        const index relus = count_relus(terms, i, last), count = relus > 0 ? relus : 1;
+        B a[std::size_t(most_relus)], b[std::size_t(most_relus)];
+        term_sums<T, Arch> run[std::size_t(most_relus)];
+        for (index k = 0; k < count; ++k)
+            load(i + k, a[k], b[k]);
+        if (relus > 0)
+            relu_gradients<Arch, decltype(is_first)::value>(relus, a, b, strip, run);
+        else
+            run[0] = other(i, a[0], b[0], is_first);
+        for (index k = 0; k < count; ++k)
+            keep(i + k, run[k]);
+        return count;
+    };
+    index i = first;
+    if (i == 0)
+        i += add(i, std::true_type{});
+    while (i < last)
+        i += add(i, std::false_type{});
+}
+
+// The same along a row.
 template <class Arch, class T>
 void add_shared_gradients(const series_terms<T>& terms, series_method method, index first, index last,
                           const gradient_strip<T>& strip, double* sums) noexcept {
@@ -183,39 +211,25 @@ void add_shared_gradients(const series_terms<T>& terms, series_method method, in
         for (index p = 0; p < strip.count; ++p)
             simd::store<T>(exp_x + p * simd::lanes<T, Arch>,
                            simd::exp_saturating(-simd::load<Arch>(strip.x + p * strip.x_step)));
-    const auto add = [&](index i, auto is_first) -> index { // how many terms it has done
-        constexpr bool First = decltype(is_first)::value;
-        const T a = terms.a[i * terms.stride], b = terms.b[i * terms.stride];
-        double* const to = sums + 2 * (i - first);
-        if (const index relus = count_relus(terms, i, last); relus > 0) {
-            B of_a[std::size_t(most_relus)], of_b[std::size_t(most_relus)];
-            term_sums<T, Arch> run[std::size_t(most_relus)];
-            for (index k = 0; k < relus; ++k) {
-                of_a[k] = B(terms.a[(i + k) * terms.stride]);
-                of_b[k] = B(terms.b[(i + k) * terms.stride]);
-            }
-            relu_gradients<Arch, First>(relus, of_a, of_b, strip, run);
-            for (index k = 0; k < relus; ++k) {
-                to[2 * k] += static_cast<double>(simd::reduce_add(run[k].a));
-                to[2 * k + 1] += static_cast<double>(simd::reduce_add(run[k].b));
-            }
-            return relus;
-        }
-        const auto run =
-            method != series_method::shared_exponential
-                ? activation_gradient<Arch, First, T>(terms.base[i], terms.inner, B(a), B(b), terms.slope, strip)
-            : terms.base[i] == activation::silu
-                ? shared_exponential_gradient<Arch, activation::silu, First>(a, b, exp_x, strip)
-                : shared_exponential_gradient<Arch, activation::sigmoid, First>(a, b, exp_x, strip);
-        to[0] += static_cast<double>(simd::reduce_add(run.a));
-        to[1] += static_cast<double>(simd::reduce_add(run.b));
-        return 1;
-    };
-    index i = first;
-    if (i == 0)
-        i += add(i, std::true_type{});
-    while (i < last)
-        i += add(i, std::false_type{});
+    add_gradients<Arch>(
+        terms, first, last, strip,
+        [&](index i, B& a, B& b) {
+            a = B(terms.a[i * terms.stride]);
+            b = B(terms.b[i * terms.stride]);
+        },
+        [&](index i, const B& a, const B& b, auto is_first) {
+            constexpr bool First = decltype(is_first)::value;
+            const T scale = terms.a[i * terms.stride], shift = terms.b[i * terms.stride];
+            return method != series_method::shared_exponential
+                       ? activation_gradient<Arch, First, T>(terms.base[i], terms.inner, a, b, terms.slope, strip)
+                   : terms.base[i] == activation::silu
+                       ? shared_exponential_gradient<Arch, activation::silu, First>(scale, shift, exp_x, strip)
+                       : shared_exponential_gradient<Arch, activation::sigmoid, First>(scale, shift, exp_x, strip);
+        },
+        [&](index i, const term_sums<T, Arch>& run) {
+            sums[2 * (i - first)] += static_cast<double>(simd::reduce_add(run.a));
+            sums[2 * (i - first) + 1] += static_cast<double>(simd::reduce_add(run.b));
+        });
 }
 
 } // namespace detail
@@ -268,36 +282,27 @@ void series_backward_channels(const series_terms<T>& terms, index first, index l
         strip = rows;
         strip.ahead = 64 / index(sizeof(T)); // rows lie pages apart: without, relu took 1.6 times as long
     }
-    const auto add = [&](index i, auto is_first) -> index { // how many terms it has done
-        constexpr bool First = decltype(is_first)::value;
-        const index relus = count_relus(terms, i, last), count = relus > 0 ? relus : 1;
-        simd::batch<T, Arch> a[std::size_t(most_relus)], b[std::size_t(most_relus)];
-        term_sums<T, Arch> run[std::size_t(most_relus)];
-        for (index k = 0; k < count; ++k) {
-            a[k] = simd::load<Arch>(terms.a + (i + k) * terms.stride + c, part);
-            b[k] = simd::load<Arch>(terms.b + (i + k) * terms.stride + c, part);
-        }
-        if (relus > 0)
-            relu_gradients<Arch, First>(relus, a, b, strip, run);
-        else
-            run[0] = activation_gradient<Arch, First, T>(terms.base[i], terms.inner, a[0], b[0], terms.slope, strip);
-        for (index k = 0; k < count; ++k) {
-            double* const to = sums + 2 * (i + k - first) * width;
+    using B = simd::batch<T, Arch>;
+    detail::add_gradients<Arch>(
+        terms, first, last, strip,
+        [&](index i, B& a, B& b) {
+            a = simd::load<Arch>(terms.a + i * terms.stride + c, part);
+            b = simd::load<Arch>(terms.b + i * terms.stride + c, part);
+        },
+        [&](index i, const B& a, const B& b, auto is_first) {
+            return activation_gradient<Arch, decltype(is_first)::value, T>(terms.base[i], terms.inner, a, b,
+                                                                           terms.slope, strip);
+        },
+        [&](index i, const term_sums<T, Arch>& run) {
+            double* const to = sums + 2 * (i - first) * width;
             T lanes_a[static_cast<std::size_t>(width)], lanes_b[static_cast<std::size_t>(width)];
-            simd::store<T>(lanes_a, run[k].a);
-            simd::store<T>(lanes_b, run[k].b);
+            simd::store<T>(lanes_a, run.a);
+            simd::store<T>(lanes_b, run.b);
             for (index lane = 0; lane < width; ++lane) {
                 to[lane] += static_cast<double>(lanes_a[lane]);
                 to[width + lane] += static_cast<double>(lanes_b[lane]);
             }
-        }
-        return count;
-    };
-    index i = first;
-    if (i == 0)
-        i += add(i, std::true_type{});
-    while (i < last)
-        i += add(i, std::false_type{});
+        });
     for (index r = 0; !is_full && r < rows.count; ++r)
         simd::store<T>(rows.grad_x + r * rows.grad_x_step, simd::load<Arch>(grad_x + r * width), part);
 }
