@@ -10,6 +10,7 @@
 #ifndef DEFT_KERNELS_FAKE_QUANTIZE_HPP
 #define DEFT_KERNELS_FAKE_QUANTIZE_HPP
 
+#include <deft/kernels/streamed_blocks.hpp>
 #include <deft/simd/loop.hpp>
 #include <deft/simd/math.hpp>
 
@@ -55,30 +56,19 @@ DEFT_ALWAYS_INLINE void fake_quantize(const T* x, index n, quant_grid<T> grid, T
     using B = simd::batch<T, Arch>;
     constexpr index width = simd::lanes<T, Arch>;
     const B step(grid.step), least(grid.least), greatest(grid.greatest), zero(grid.zero_point);
-    const auto run = [&](auto streams, index begin, index end) DEFT_INLINE_LAMBDA {
-        constexpr bool past_caches = decltype(streams)::value;
+    stream_from_line<Streaming>(y, n, [&](auto past_caches, index begin, index end) DEFT_INLINE_LAMBDA {
         simd::for_each_vector<T, Arch, 4>(end - begin, [&](index at, auto count, auto extent) DEFT_INLINE_LAMBDA {
             DEFT_UNROLL
             for (int v = 0; v < decltype(count)::value; ++v) {
                 const index i = begin + at + v * width;
                 const B code = simd::at_least(
                     least, simd::at_most(greatest, simd::round_even(B(simd::load<Arch>(x + i, extent) / step))));
-                if constexpr (past_caches && std::is_same_v<std::decay_t<decltype(extent)>, simd::full>)
-                    simd::stream(y + i, B(code * step));
-                else
-                    simd::store(y + i, B(code * step), extent);
+                store_past(past_caches, y + i, B(code * step), extent);
                 if (q != nullptr)
                     store_codes<T, Arch>(q + i, B(code + zero), extent);
             }
         });
-    };
-    index head = 0;
-    if constexpr (Streaming) {
-        while (head < n && reinterpret_cast<std::uintptr_t>(y + head) % simd::stream_alignment != 0)
-            ++head;
-        run(std::false_type{}, 0, head);
-    }
-    run(std::bool_constant<Streaming>{}, head, n);
+    });
 }
 
 /// grad_x[i] = grad_y[i] where the code is inside of the grid, else 0; returns the sum of

@@ -10,11 +10,11 @@
 #define DEFT_KERNELS_LORA_ROUNDING_HPP
 
 #include <deft/kernels/fake_quantize.hpp>
+#include <deft/kernels/streamed_blocks.hpp>
 #include <deft/simd/loop.hpp>
 #include <deft/simd/math.hpp>
 
 #include <cstdint>
-#include <type_traits>
 
 namespace deft {
 inline namespace DEFT_ISA {
@@ -124,30 +124,20 @@ DEFT_ALWAYS_INLINE void lora_round(const T* w, const rounding_factors<T>& row, i
                                    rounding_curve<T> curve, T* w_hat, T* h, std::int32_t* q) noexcept {
     using B = simd::batch<T, Arch>;
     const B step(grid.step), least(grid.least), greatest(grid.greatest), zero(grid.zero_point);
-    const auto run = [&](auto streams, index first, index count) DEFT_INLINE_LAMBDA {
-        constexpr bool past_caches = decltype(streams)::value;
+    stream_from_line<Streaming>(w_hat + c, n, [&](auto past_caches, index begin, index end) DEFT_INLINE_LAMBDA {
         detail::for_each_rounding<Kind, Arch, 4>(
-            row, first, count, curve, [&](index j, const auto& rounding, int, auto extent) DEFT_INLINE_LAMBDA {
+            row, c + begin, end - begin, curve,
+            [&](index j, const auto& rounding, int, auto extent) DEFT_INLINE_LAMBDA {
                 const B code = simd::at_least(
                     least,
                     simd::at_most(greatest, B(simd::floor(B(simd::load<Arch>(w + j, extent) / step)) + rounding.h)));
-                if constexpr (past_caches && std::is_same_v<std::decay_t<decltype(extent)>, simd::full>)
-                    simd::stream(w_hat + j, B(code * step));
-                else
-                    simd::store(w_hat + j, B(code * step), extent);
+                store_past(past_caches, w_hat + j, B(code * step), extent);
                 if (h != nullptr)
                     simd::store(h + j, rounding.h, extent);
                 if (Kind == rounding_kind::hard && q != nullptr)
                     store_codes<T, Arch>(q + j, B(code + zero), extent);
             });
-    };
-    index head = 0;
-    if constexpr (Streaming) {
-        while (head < n && reinterpret_cast<std::uintptr_t>(w_hat + c + head) % simd::stream_alignment != 0)
-            ++head;
-        run(std::false_type{}, c, head);
-    }
-    run(std::bool_constant<Streaming>{}, c + head, n - head);
+    });
 }
 
 /// What a run of the backward pass reads besides w: cotangent, or null; weight and exponent of the regulariser.

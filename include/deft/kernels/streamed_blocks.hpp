@@ -19,6 +19,27 @@ inline constexpr index streamed_bytes = index{32} << 20;
 /// Rows shorter than this are not streamed: their ends are lines that are written in parts.
 inline constexpr index streamed_row = 1024;
 
+/// Writes past the caches if `past_caches` says so and the vector is whole, otherwise as always.
+template <class PastCaches, class T, class Arch, class Extent>
+DEFT_ALWAYS_INLINE void store_past(PastCaches, T* p, const simd::batch<T, Arch>& x, Extent extent) noexcept {
+    if constexpr (PastCaches::value && std::is_same_v<Extent, simd::full>)
+        simd::stream(p, x);
+    else
+        simd::store(p, x, extent);
+}
+
+/// run(past_caches, begin, end) for [0, n) of y: what lies before the first line as always, the rest with Streaming.
+template <bool Streaming, class T, class Run>
+DEFT_ALWAYS_INLINE void stream_from_line(const T* y, index n, Run&& run) noexcept {
+    index head = 0;
+    if constexpr (Streaming) {
+        while (head < n && reinterpret_cast<std::uintptr_t>(y + head) % simd::stream_alignment != 0)
+            ++head;
+        run(std::false_type{}, index(0), head);
+    }
+    run(std::bool_constant<Streaming>{}, head, n);
+}
+
 /// y[0 .. n) is what make(at, count, to) writes for the elements [at, at + count). simd::stream_end() after the last.
 /// Elements that are not T, the type of the vectors, are written as they always are.
 template <class Arch, class T, class S, class Make>
