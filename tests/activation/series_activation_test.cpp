@@ -146,7 +146,8 @@ TEST_CASE("sums over many elements lose nothing", "[series_activation]") {
 
 TEST_CASE("every number of terms is summed alike, with small and large parameters", "[series_activation]") {
     // Few relu terms are summed in one pass and several silu terms share an exponential, within limits of a and b.
-    constexpr index n = 3001;
+    constexpr index rows = 91, channels = 33, n = rows * channels;
+    const index columns = GENERATE(index(1), index(33)); // of the parameters: shared, and per channel
     random_values random(5);
     const std::vector<double> x64 = random.normal({n}, 3).values, g64 = random.normal({n}).values;
     const std::vector<float> x(x64.begin(), x64.end()), g(g64.begin(), g64.end());
@@ -154,24 +155,34 @@ TEST_CASE("every number of terms is summed alike, with small and large parameter
     for (const activation base : {activation::relu, activation::silu, activation::sigmoid, activation::gelu_erf})
         for (const double reach : {0.1, 1.0, 15.0, 40.0})
             for (const index terms : {1, 2, 3, 4, 5, 7, 8, 9, 11}) {
-                const auto size = std::size_t(terms);
+                const auto size = std::size_t(terms * columns);
                 std::vector<float> a(size), b(size), y(x.size()), grad_x(x.size()), grad_a(size), grad_b(size);
                 for (std::size_t i = 0; i < size; ++i) {
                     a[i] = float(random.number(-1, 1));
                     b[i] = float(random.number(-reach, reach));
                 }
                 const deft::series_activation_options options{.form = series_form::outer, .base = base};
-                deft::series_activation(x, a, b, y, options);
-                deft::series_activation_backward(x, a, b, g, grad_x, grad_a, grad_b, options);
+                if (columns == 1) {
+                    deft::series_activation(x, a, b, y, options);
+                    deft::series_activation_backward(x, a, b, g, grad_x, grad_a, grad_b, options);
+                } else {
+                    const in<float, 2> x_in(x.data(), {rows, channels}), a_in(a.data(), {terms, channels}),
+                        b_in(b.data(), {terms, channels});
+                    deft::series_activation<float>(x_in, a_in, b_in, {y.data(), {rows, channels}}, options);
+                    deft::series_activation_backward<float>(
+                        x_in, a_in, b_in, {g.data(), {rows, channels}}, {grad_x.data(), {rows, channels}},
+                        {grad_a.data(), {terms, channels}}, {grad_b.data(), {terms, channels}}, options);
+                }
 
                 const std::vector<double> a64(a.begin(), a.end()), b64(b.begin(), b.end());
                 std::vector<double> y64(x.size()), grad_x64(x.size()), grad_a64(size), grad_b64(size);
-                const in<double, 2> in_x(exact_x.data(), {1, n}), in_a(a64.data(), {terms, 1}),
-                    in_b(b64.data(), {terms, 1});
-                deft::reference::series_activation<double>(in_x, in_a, in_b, {y64.data(), {1, n}}, false, base);
+                const in<double, 2> in_x(exact_x.data(), {rows, channels}), in_a(a64.data(), {terms, columns}),
+                    in_b(b64.data(), {terms, columns});
+                deft::reference::series_activation<double>(in_x, in_a, in_b, {y64.data(), {rows, channels}}, false,
+                                                           base);
                 deft::reference::series_activation_backward<double>(
-                    in_x, in_a, in_b, {exact_g.data(), {1, n}}, {grad_x64.data(), {1, n}},
-                    {grad_a64.data(), {terms, 1}}, {grad_b64.data(), {terms, 1}}, false, base);
+                    in_x, in_a, in_b, {exact_g.data(), {rows, channels}}, {grad_x64.data(), {rows, channels}},
+                    {grad_a64.data(), {terms, columns}}, {grad_b64.data(), {terms, columns}}, false, base);
 
                 double worst = 0, largest = 1;
                 for (std::size_t i = 0; i < x.size(); ++i) {
@@ -185,7 +196,7 @@ TEST_CASE("every number of terms is summed alike, with small and large parameter
                     worst = std::max(worst, std::abs(double(grad_a[i]) - grad_a64[i]) / (2e-5 * largest));
                     worst = std::max(worst, std::abs(double(grad_b[i]) - grad_b64[i]) / (2e-5 * largest));
                 }
-                CAPTURE(int(base), reach, terms);
+                CAPTURE(int(base), reach, terms, columns);
                 CHECK(worst <= 1);
             }
 }
