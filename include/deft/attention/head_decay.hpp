@@ -26,6 +26,19 @@ namespace deft {
 enum class head_decay_kind : unsigned char { linspace, retnet };
 
 inline namespace DEFT_ISA {
+namespace detail {
+
+/// Throws if an element of d2, by which is divided, is 0.
+template <class S>
+void check_position_weights(const char* op, const view<const S, 2>& d2) {
+    bool has_zero = false;
+    for (index h = 0; h < d2.extent(0); ++h)
+        for (const S *p = d2.data() + h * d2.stride(0), *const end = p + d2.extent(1); p != end; ++p)
+            has_zero |= *p == S(0);
+    check(!has_zero, op, "an element of d2", "must not be 0", 0.0);
+}
+
+} // namespace detail
 
 /// decay[h] = gamma_h for as many heads as it has elements; computed in double. Throws std::invalid_argument if there
 /// is no such kind.
@@ -66,19 +79,21 @@ void decay_from_position_weights(in<element_t<T, Y>, 2> d1, in<element_t<T, Y>, 
         detail::check(n == trained, op, "extent 1 of q_scale", "must be that of d1 without gamma", double(n));
     detail::check(n == trained || trained > 0, op, "extent 1 of d1", "must be at least 1 to be continued",
                   double(trained));
-    for (index h = 0; h < heads; ++h)
+    detail::check_position_weights<S>(op, d2);
+    for (index h = 0; h < heads; ++h) {
+        const S *const first = d1.data() + h * d1.stride(0), *const second = d2.data() + h * d2.stride(0);
+        S *const scale = q_scale.data() + h * q_scale.stride(0), *const to = decay.data() + h * decay.stride(0);
         for (index i = 0; i < trained; ++i)
-            detail::check(d2(h, i) != S(0), op, "an element of d2", "must not be 0", double(d2(h, i)));
-    for (index h = 0; h < heads; ++h)
-        for (index i = 0; i < n; ++i) {
-            if (i >= trained) {
-                q_scale(h, i) = q_scale(h, trained - 1);
-                decay(h, i) = gamma(h);
-                continue;
-            }
-            q_scale(h, i) = S(double(d1(h, i)) * double(d2(h, i)));
-            decay(h, i) = i == 0 ? S(1) : S(double(d2(h, i - 1)) / double(d2(h, i)));
+            scale[i] = S(double(first[i]) * double(second[i]));
+        for (index i = 1; i < trained; ++i)
+            to[i] = S(double(second[i - 1]) / double(second[i]));
+        if (trained > 0)
+            to[0] = S(1);
+        for (index i = trained; i < n; ++i) {
+            scale[i] = scale[trained - 1];
+            to[i] = gamma(h);
         }
+    }
 }
 
 /// Gradients of decay_from_position_weights for the cotangents grad_q_scale, gq, and grad_decay, ga, at the trained
@@ -101,9 +116,7 @@ void decay_from_position_weights_backward(in<element_t<T, Y>, 2> d1, in<element_
     detail::check_same_shape(op, "grad_d1", grad_d1, "d1", d1);
     detail::check_same_shape(op, "grad_d2", grad_d2, "d1", d1);
     const index heads = d1.extent(0), n = d1.extent(1);
-    for (index h = 0; h < heads; ++h)
-        for (index i = 0; i < n; ++i)
-            detail::check(d2(h, i) != S(0), op, "an element of d2", "must not be 0", double(d2(h, i)));
+    detail::check_position_weights<S>(op, d2);
     for (index h = 0; h < heads; ++h)
         for (index i = 0; i < n; ++i) {
             const double here = double(d2(h, i)), gq = double(grad_q_scale(h, i));
