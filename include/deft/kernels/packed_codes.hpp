@@ -110,10 +110,10 @@ void unpack_code_row(const std::uint8_t* packed, index count, int bits, code_ord
 }
 
 /// The order of the product kernels: tiles of 16 rows, each a sequence of blocks of 32 columns, each a sequence of
-/// vectors of 32 bytes for 8 rows; the vectors of the lower and the upper 8 rows alternate. Byte 4 i + j of vector v is
-/// of row i; at bit bits p of it stands column 4 (v P + p) + j of the block, P = 8 / bits.
+/// lines of 64 bytes. Byte 4 i + j of line v is of row i; at bit bits p of it stands column 4 (v P + p) + j of the
+/// block, P = 8 / bits.
 struct tile_order {
-    static constexpr index rows = 16, lanes = 8, columns = code_block;
+    static constexpr index rows = 16, columns = code_block;
 
     static constexpr index block_bytes(int bits) noexcept {
         return rows * columns * bits / 8;
@@ -125,8 +125,7 @@ struct tile_order {
     /// Of a code within its block.
     static constexpr place find(index row, index column, int bits) noexcept {
         const index per_byte = 8 / bits, chunk = column / 4;
-        const index vector = 2 * (chunk / per_byte) + row / lanes;
-        return {32 * vector + 4 * (row % lanes) + column % 4, bits * static_cast<int>(chunk % per_byte)};
+        return {4 * rows * (chunk / per_byte) + 4 * row + column % 4, bits * static_cast<int>(chunk % per_byte)};
     }
 };
 

@@ -72,22 +72,30 @@ DEFT_ALWAYS_INLINE tiled_weights<T> at_tile(tiled_weights<T> w, index tile) noex
     return w;
 }
 
-// Codes as they are stored, unpacked in registers: one vector for each half of the rows. Codes of 8 bits are two planes
-// of 4 bits, whose products are exact in 16 bits, unlike those of a whole byte.
+// Vectors for the rows of a tile, and bytes of a line of all of them.
+inline constexpr int row_vectors = static_cast<int>(tile_order::rows / simd::code_rows);
+inline constexpr index line_bytes = 4 * tile_order::rows;
+
+// A line of codes as they are stored, unpacked in registers. Codes of 8 bits may be two planes of 4 bits, whose
+// products are exact in 16 bits, unlike those of a whole byte.
 template <int Bits>
 struct packed_codes {
-    static constexpr int planes = Bits == 8 ? 2 : 1;
-    static constexpr int parts = 8 / Bits; // groups of four columns in a vector
+    static constexpr int plane_bits = Bits < simd::product_bits ? Bits : simd::product_bits;
+    static constexpr int planes = Bits / plane_bits;
+    static constexpr int parts = 8 / Bits; // groups of four columns in a line
     static constexpr index block_bytes = tile_order::block_bytes(Bits);
     static constexpr bool is_streamed = true;
 
-    DEFT_ALWAYS_INLINE packed_codes(const std::uint8_t* block, int vector) noexcept
-        : halves{simd::load_codes(block + 64 * vector), simd::load_codes(block + 64 * vector + 32)} {}
-    DEFT_ALWAYS_INLINE simd::code_vector get(int half, int part, int plane) const noexcept {
-        return simd::extract < Bits == 8 ? 4 : Bits > (halves[half], Bits * part + 4 * plane);
+    DEFT_ALWAYS_INLINE packed_codes(const std::uint8_t* block, int line) noexcept {
+        DEFT_UNROLL
+        for (int r = 0; r < row_vectors; ++r)
+            rows[r] = simd::load_codes(block + line_bytes * line + simd::code_bytes * r);
+    }
+    DEFT_ALWAYS_INLINE simd::code_vector get(int r, int part, int plane) const noexcept {
+        return simd::extract<plane_bits>(rows[r], Bits * part + plane_bits * plane);
     }
 
-    simd::code_vector halves[2];
+    simd::code_vector rows[std::size_t(row_vectors)];
 };
 
 // The same, unpacked to a byte per code and plane beforehand.
@@ -98,10 +106,10 @@ struct unpacked_codes {
     static constexpr index block_bytes = Planes * tile_order::rows * tile_order::columns;
     static constexpr bool is_streamed = false;
 
-    DEFT_ALWAYS_INLINE unpacked_codes(const std::uint8_t* block, int vector) noexcept
-        : bytes(block + 64 * Planes * vector) {}
-    DEFT_ALWAYS_INLINE simd::code_vector get(int half, int, int plane) const noexcept {
-        return simd::load_codes(bytes + 64 * plane + 32 * half);
+    DEFT_ALWAYS_INLINE unpacked_codes(const std::uint8_t* block, int line) noexcept
+        : bytes(block + line_bytes * Planes * line) {}
+    DEFT_ALWAYS_INLINE simd::code_vector get(int r, int, int plane) const noexcept {
+        return simd::load_codes(bytes + line_bytes * plane + simd::code_bytes * r);
     }
 
     const std::uint8_t* bytes;
@@ -116,57 +124,66 @@ DEFT_ALWAYS_INLINE void unpack_block(const std::uint8_t* block, std::uint8_t* to
         DEFT_UNROLL
         for (int part = 0; part < source::parts; ++part) {
             DEFT_UNROLL
-            for (int plane = 0; plane < source::planes; ++plane) {
-                simd::store_codes(to, codes.get(0, part, plane));
-                simd::store_codes(to + 32, codes.get(1, part, plane));
-                to += 64;
+            for (int plane = 0; plane < source::planes; ++plane, to += line_bytes) {
+                DEFT_UNROLL
+                for (int r = 0; r < row_vectors; ++r)
+                    simd::store_codes(to + simd::code_bytes * r, codes.get(r, part, plane));
             }
         }
     }
 }
 
-// Sums over the columns of one block for Tokens tokens, `stride` bytes apart: sum[t][half] += products.
+// An integer per row of a tile, for each of some tokens.
+template <int Tokens>
+using tile_integers = simd::row_integers[std::size_t(Tokens)][std::size_t(row_vectors)];
+
+// f(t, r) for the tokens and the vectors of rows.
+template <int Tokens, class F>
+DEFT_ALWAYS_INLINE void for_each_vector_of(F&& f) noexcept {
+    DEFT_UNROLL
+    for (int t = 0; t < Tokens; ++t) {
+        DEFT_UNROLL
+        for (int r = 0; r < row_vectors; ++r)
+            f(t, r);
+    }
+}
+
+// Sums over the columns of one block for Tokens tokens, `stride` bytes apart: sum[t][r] += products.
 template <class Source, int Tokens>
 DEFT_ALWAYS_INLINE void add_block(const std::uint8_t* block, const std::int8_t* a, index stride,
-                                  simd::row_integers (&sum)[std::size_t(Tokens)][2]) noexcept {
+                                  tile_integers<Tokens>& sum) noexcept {
     constexpr int planes = Source::planes;
-    simd::code_products products[std::size_t(planes)][std::size_t(Tokens)][2];
+    simd::code_products products[std::size_t(planes)][std::size_t(Tokens)][std::size_t(row_vectors)];
     DEFT_UNROLL
-    for (int plane = 0; plane < planes; ++plane) {
-        DEFT_UNROLL
-        for (int t = 0; t < Tokens; ++t)
-            products[plane][t][0] = products[plane][t][1] = simd::no_products();
-    }
+    for (int plane = 0; plane < planes; ++plane)
+        for_each_vector_of<Tokens>([&](int t, int r)
+                                       DEFT_INLINE_LAMBDA { products[plane][t][r] = simd::no_products(); });
     if constexpr (Source::is_streamed)
         for (index i = 0; i < Source::block_bytes; i += 64)
             simd::prefetch(block + i + prefetch_bytes);
     DEFT_UNROLL
-    for (int v = 0; v < 8 / Source::parts; ++v) {
-        const Source codes(block, v);
+    for (int line = 0; line < 8 / Source::parts; ++line) {
+        const Source codes(block, line);
         DEFT_UNROLL
         for (int part = 0; part < Source::parts; ++part) {
+            const std::int8_t* const at = a + 4 * (line * Source::parts + part);
             DEFT_UNROLL
             for (int plane = 0; plane < planes; ++plane) {
-                const simd::code_vector low = codes.get(0, part, plane), high = codes.get(1, part, plane);
-                const std::int8_t* const at = a + 4 * (v * Source::parts + part);
+                simd::code_vector u[std::size_t(row_vectors)];
                 DEFT_UNROLL
-                for (int t = 0; t < Tokens; ++t) {
-                    simd::code_products(&p)[2] = products[plane][t];
-                    p[0] = simd::add_products(p[0], low, at + t * stride);
-                    p[1] = simd::add_products(p[1], high, at + t * stride);
-                }
+                for (int r = 0; r < row_vectors; ++r)
+                    u[r] = codes.get(r, part, plane);
+                for_each_vector_of<Tokens>([&](int t, int r) DEFT_INLINE_LAMBDA {
+                    products[plane][t][r] = simd::add_products(products[plane][t][r], u[r], at + t * stride);
+                });
             }
         }
     }
-    DEFT_UNROLL
-    for (int t = 0; t < Tokens; ++t) {
-        DEFT_UNROLL
-        for (int half = 0; half < 2; ++half) {
-            sum[t][half] = simd::add(sum[t][half], simd::widen<1>(products[0][t][half]));
-            if constexpr (planes == 2)
-                sum[t][half] = simd::add(sum[t][half], simd::widen<16>(products[1][t][half]));
-        }
-    }
+    for_each_vector_of<Tokens>([&](int t, int r) DEFT_INLINE_LAMBDA {
+        sum[t][r] = simd::add(sum[t][r], simd::widen<1>(products[0][t][r]));
+        if constexpr (planes == 2)
+            sum[t][r] = simd::add(sum[t][r], simd::widen<16>(products[1][t][r]));
+    });
 }
 
 // Segments [begin, end) of one tile, whose codes start at `codes`, for Tokens tokens from `token` on. Calls
@@ -183,27 +200,21 @@ DEFT_ALWAYS_INLINE void for_each_segment(const tiled_weights<T>& w, const std::u
     const bool is_general = w.common_zero < 0 || a.has_zeros;
     const std::int32_t factor = w.common_zero < 0 ? 0 : -w.common_zero;
     for (index s = begin; s < end; ++s) {
-        simd::row_integers sum[std::size_t(Tokens)][2];
-        DEFT_UNROLL
-        for (int t = 0; t < Tokens; ++t)
-            sum[t][0] = sum[t][1] = simd::broadcast(factor * a_sums[t * segments + s]);
+        tile_integers<Tokens> sum;
+        for_each_vector_of<Tokens>(
+            [&](int t, int r) DEFT_INLINE_LAMBDA { sum[t][r] = simd::broadcast(factor * a_sums[t * segments + s]); });
         for (index b = w.first_block[s]; b < w.first_block[s + 1]; ++b)
             add_block<Source, Tokens>(codes + (b - first) * Source::block_bytes, base + b * code_block, stride, sum);
-        if (is_general) {
-            DEFT_UNROLL
-            for (int half = 0; half < 2; ++half) {
-                const index at = s * tile_order::rows + half * tile_order::lanes;
-                const simd::row_integers zero = simd::load_rows(w.zero + at), sums = simd::load_rows(w.code_sums + at);
-                DEFT_UNROLL
-                for (int t = 0; t < Tokens; ++t) {
-                    if (w.common_zero < 0)
-                        sum[t][half] =
-                            simd::subtract_product(zero, simd::broadcast(a_sums[t * segments + s]), sum[t][half]);
-                    const index step = a.per_segment ? (token + t) * segments + s : token + t;
-                    sum[t][half] = simd::subtract_product(sums, simd::broadcast(a.zero[step]), sum[t][half]);
-                }
-            }
-        }
+        if (is_general)
+            for_each_vector_of<Tokens>([&](int t, int r) DEFT_INLINE_LAMBDA {
+                const index at = s * tile_order::rows + r * simd::code_rows;
+                if (w.common_zero < 0)
+                    sum[t][r] = simd::subtract_product(simd::load_rows(w.zero + at),
+                                                       simd::broadcast(a_sums[t * segments + s]), sum[t][r]);
+                const index step = a.per_segment ? (token + t) * segments + s : token + t;
+                sum[t][r] =
+                    simd::subtract_product(simd::load_rows(w.code_sums + at), simd::broadcast(a.zero[step]), sum[t][r]);
+            });
         f(s, sum);
     }
 }
@@ -212,44 +223,38 @@ DEFT_ALWAYS_INLINE void for_each_segment(const tiled_weights<T>& w, const std::u
 template <class Source, int Tokens, class T>
 DEFT_ALWAYS_INLINE void add_segments(const tiled_weights<T>& w, const std::uint8_t* codes, const coded_activation<T>& a,
                                      index token, index begin, index end, T* partial) noexcept {
-    simd::row_values<T> total[std::size_t(Tokens)][2];
-    DEFT_UNROLL
-    for (int t = 0; t < Tokens; ++t) {
-        DEFT_UNROLL
-        for (int half = 0; half < 2; ++half)
-            total[t][half] = simd::load_rows(partial + t * tile_order::rows + half * tile_order::lanes);
-    }
+    const auto at = [](int t, int r) { return t * tile_order::rows + r * simd::code_rows; };
+    simd::row_values<T> total[std::size_t(Tokens)][std::size_t(row_vectors)];
+    for_each_vector_of<Tokens>([&](int t, int r)
+                                   DEFT_INLINE_LAMBDA { total[t][r] = simd::load_rows(partial + at(t, r)); });
     for_each_segment<Source, Tokens>(
-        w, codes, a, token, begin, end,
-        [&](index s, const simd::row_integers(&sum)[std::size_t(Tokens)][2]) DEFT_INLINE_LAMBDA {
-            const T* const scales = w.scale + s * tile_order::rows;
-            const simd::row_values<T> scale[2] = {simd::load_rows(scales), simd::load_rows(scales + tile_order::lanes)};
+        w, codes, a, token, begin, end, [&](index s, const tile_integers<Tokens>& sum) DEFT_INLINE_LAMBDA {
+            simd::row_values<T> scale[std::size_t(row_vectors)];
+            DEFT_UNROLL
+            for (int r = 0; r < row_vectors; ++r)
+                scale[r] = simd::load_rows(w.scale + s * tile_order::rows + r * simd::code_rows);
             if (a.per_segment) {
                 DEFT_UNROLL
                 for (int t = 0; t < Tokens; ++t) {
                     const simd::row_values<T> own = simd::broadcast(a.scale[(token + t) * w.segments + s]);
                     DEFT_UNROLL
-                    for (int half = 0; half < 2; ++half)
-                        total[t][half] = simd::multiply_add(simd::to_values<T>(sum[t][half]),
-                                                            simd::multiply(scale[half], own), total[t][half]);
+                    for (int r = 0; r < row_vectors; ++r)
+                        total[t][r] = simd::multiply_add(simd::to_values<T>(sum[t][r]), simd::multiply(scale[r], own),
+                                                         total[t][r]);
                 }
             } else {
-                DEFT_UNROLL
-                for (int t = 0; t < Tokens; ++t) {
-                    DEFT_UNROLL
-                    for (int half = 0; half < 2; ++half)
-                        total[t][half] =
-                            simd::multiply_add(simd::to_values<T>(sum[t][half]), scale[half], total[t][half]);
-                }
+                for_each_vector_of<Tokens>([&](int t, int r) DEFT_INLINE_LAMBDA {
+                    total[t][r] = simd::multiply_add(simd::to_values<T>(sum[t][r]), scale[r], total[t][r]);
+                });
             }
         });
-    DEFT_UNROLL
-    for (int t = 0; t < Tokens; ++t) {
-        DEFT_UNROLL
-        for (int half = 0; half < 2; ++half)
-            simd::store_rows(partial + t * tile_order::rows + half * tile_order::lanes, total[t][half]);
-    }
+    for_each_vector_of<Tokens>([&](int t, int r)
+                                   DEFT_INLINE_LAMBDA { simd::store_rows(partial + at(t, r), total[t][r]); });
 }
+
+// Tokens whose sums the registers hold, of which there are 16, or 32 with one vector for all rows.
+template <class Source>
+inline constexpr int tokens_at_once = row_vectors == 1 ? 8 : 4 / Source::planes;
 
 // f(integral_constant Tokens, first) for the pieces of `count` tokens; Most is a power of two.
 template <int Most, class F>
@@ -287,7 +292,7 @@ void coded_product(const tiled_weights<T>& weights, const coded_activation<T>& a
     with_bits(w.bits, [&](auto bits) DEFT_INLINE_LAMBDA {
         using packed = packed_codes<bits.value>;
         using unpacked = unpacked_codes<packed::planes>;
-        constexpr int most = packed::planes == 2 ? 2 : 4;
+        constexpr int most = tokens_at_once<packed>;
         if (tokens <= most) {
             for_each_tokens<most>(tokens, [&](auto count, index t) DEFT_INLINE_LAMBDA {
                 add_segments<packed, count.value>(w, w.codes, a, token + t, 0, w.segments,
@@ -324,9 +329,9 @@ void coded_sums(const tiled_weights<T>& weights, const coded_activation<T>& a, i
     with_bits(w.bits, [&](auto bits) DEFT_INLINE_LAMBDA {
         using packed = packed_codes<bits.value>;
         for_each_segment<packed, 1>(w, w.codes + w.first_block[segment] * packed::block_bytes, a, token, segment,
-                                    segment + 1, [&](index, const simd::row_integers(&sum)[1][2]) DEFT_INLINE_LAMBDA {
-                                        simd::store_rows(sums, sum[0][0]);
-                                        simd::store_rows(sums + tile_order::lanes, sum[0][1]);
+                                    segment + 1, [&](index, const tile_integers<1>& sum) DEFT_INLINE_LAMBDA {
+                                        for (int r = 0; r < row_vectors; ++r)
+                                            simd::store_rows(sums + r * simd::code_rows, sum[0][r]);
                                     });
     });
 }

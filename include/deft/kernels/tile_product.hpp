@@ -107,45 +107,44 @@ DEFT_ALWAYS_INLINE void pack(const strided_matrix<const T>& b, index depth, inde
                 j < columns ? data[p * row_stride + j * column_stride] : T(0);
 }
 
-// Rows x panel_columns of the tile in registers. Rows from `rows` on repeat the last one: their results land in rows of
-// the tile that nobody reads.
-template <class Arch, int Rows, class T>
+// Rows of a panel of so many vectors in registers. Rows from `rows` on repeat the last one: their results land in rows
+// of the tile that nobody reads.
+template <class Arch, int Rows, int Vectors, class T>
 DEFT_ALWAYS_INLINE void multiply_rows(const strided_matrix<const T>& a, index rows, const T* packed, index depth,
                                       bool accumulate, T* tile, index stride) noexcept {
-    using shape = tile_shape<Arch, T>;
     using B = simd::batch<T, Arch>;
-    constexpr int vectors = shape::vectors;
+    constexpr index width = simd::lanes<T, Arch>;
     const T* from[std::size_t(Rows)];
     DEFT_UNROLL
     for (int i = 0; i < Rows; ++i)
         from[i] = a.data + (i < rows ? i : rows - 1) * a.row_stride;
     const index step = a.column_stride;
 
-    B sum[std::size_t(Rows)][std::size_t(vectors)];
+    B sum[std::size_t(Rows)][std::size_t(Vectors)];
     DEFT_UNROLL
     for (int i = 0; i < Rows; ++i) {
         DEFT_UNROLL
-        for (int v = 0; v < vectors; ++v)
+        for (int v = 0; v < Vectors; ++v)
             sum[i][v] = B(T(0));
     }
     for (index p = 0, at = 0; p < depth; ++p, at += step) {
-        B b[std::size_t(vectors)];
+        B b[std::size_t(Vectors)];
         DEFT_UNROLL
-        for (int v = 0; v < vectors; ++v)
-            b[v] = simd::load<Arch>(packed + p * shape::panel_columns + v * shape::width);
+        for (int v = 0; v < Vectors; ++v)
+            b[v] = simd::load<Arch>(packed + (p * Vectors + v) * width);
         DEFT_UNROLL
         for (int i = 0; i < Rows; ++i) {
             const B left(from[i][at]);
             DEFT_UNROLL
-            for (int v = 0; v < vectors; ++v)
+            for (int v = 0; v < Vectors; ++v)
                 sum[i][v] = simd::fma(left, b[v], sum[i][v]);
         }
     }
     DEFT_UNROLL
     for (int i = 0; i < Rows; ++i) {
         DEFT_UNROLL
-        for (int v = 0; v < vectors; ++v) {
-            T* const to = tile + i * stride + v * shape::width;
+        for (int v = 0; v < Vectors; ++v) {
+            T* const to = tile + i * stride + v * width;
             simd::store(to, accumulate ? simd::load<Arch>(to) + sum[i][v] : sum[i][v]);
         }
     }
@@ -153,17 +152,17 @@ DEFT_ALWAYS_INLINE void multiply_rows(const strided_matrix<const T>& a, index ro
 
 // All rows of a panel: as many as the registers hold, and at the end two thirds of it where that multiplies fewer rows
 // in vain (8 are 4 and 4, 10 are 6 and 4).
-template <class Arch, class T>
+template <class Arch, class T, int Vectors = tile_shape<Arch, T>::vectors>
 DEFT_ALWAYS_INLINE void multiply_panel(const strided_matrix<const T>& a, index rows, const T* packed, index depth,
                                        bool accumulate, T* tile, index stride) noexcept {
     constexpr int tall = tile_shape<Arch, T>::kernel_rows, low = tall / 3 * 2;
     for (index i = 0; i < rows;) {
         const index left = rows - i;
         if (left > 2 * low || (left > low && left <= tall)) {
-            multiply_rows<Arch, tall>(a.at(i, 0), left, packed, depth, accumulate, tile + i * stride, stride);
+            multiply_rows<Arch, tall, Vectors>(a.at(i, 0), left, packed, depth, accumulate, tile + i * stride, stride);
             i += tall;
         } else {
-            multiply_rows<Arch, low>(a.at(i, 0), left, packed, depth, accumulate, tile + i * stride, stride);
+            multiply_rows<Arch, low, Vectors>(a.at(i, 0), left, packed, depth, accumulate, tile + i * stride, stride);
             i += low;
         }
     }
