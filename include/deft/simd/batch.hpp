@@ -366,6 +366,12 @@ DEFT_ALWAYS_INLINE batch<T, Arch> only(const batch<T, Arch>& x, partial part) no
 inline constexpr index stream_alignment = 64;
 template <class T, class Arch>
 DEFT_ALWAYS_INLINE void stream(T* p, const batch<T, Arch>& x) noexcept {
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float> && lanes<T, Arch> == 16)
+        return _mm512_stream_ps(p, x);
+    if constexpr (std::is_same_v<T, double> && lanes<T, Arch> == 8)
+        return _mm512_stream_pd(p, x);
+#endif
 #if defined(__AVX__)
     if constexpr (std::is_same_v<T, float> && lanes<T, Arch> == 8)
         return _mm256_stream_ps(p, x);
