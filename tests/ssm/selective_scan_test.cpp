@@ -45,15 +45,17 @@ TEMPLATE_TEST_CASE("steep decays forget exactly, flat ones exactly do not", "[se
     using T = TestType;
     const std::vector<T> u{0, 0, 0}, delta{1, 1, 1}, a{T(-1e4), T(0), T(-1e-9)}, b(9, T(1)), c(9, T(1));
     std::vector<T> y(3), state{T(1e30), T(5), T(7)};
-    for (const discretisation rule : {discretisation::euler, discretisation::zoh}) {
+    const discretisation rule = GENERATE(discretisation::euler, discretisation::zoh);
+    for (const index at_once : {3, 1}) {
         state = {T(1e30), T(5), T(7)};
-        deft::selective_scan<T>({.u = {u.data(), {1, 3, 1}},
-                                 .delta = {delta.data(), {1, 3, 1}},
-                                 .A = {a.data(), {1, 3}},
-                                 .B = {b.data(), {1, 3, 1, 3}},
-                                 .C = {c.data(), {1, 3, 1, 3}}},
-                                {y.data(), {1, 3, 1}}, {state.data(), {1, 1, 3}},
-                                {.step = step_size::identity, .discretisation = rule});
+        for (index t = 0; t < 3; t += at_once)
+            deft::selective_scan<T>({.u = {u.data() + t, {1, at_once, 1}},
+                                     .delta = {delta.data() + t, {1, at_once, 1}},
+                                     .A = {a.data(), {1, 3}},
+                                     .B = {b.data() + 3 * t, {1, at_once, 1, 3}},
+                                     .C = {c.data() + 3 * t, {1, at_once, 1, 3}}},
+                                    {y.data() + t, {1, at_once, 1}}, {state.data(), {1, 1, 3}},
+                                    {.step = step_size::identity, .discretisation = rule});
         CHECK(state[0] == 0);
         CHECK(state[1] == 5);
         CHECK_THAT(double(state[2]),
@@ -111,6 +113,32 @@ TEMPLATE_TEST_CASE("exp2, exp2_less1 and softplus are as accurate as stated", "[
     CHECK(std::isnan(first(simd::softplus(B(std::numeric_limits<T>::quiet_NaN())))));
     CHECK(first(simd::softplus(B(inf))) == inf);
     CHECK(first(simd::softplus(B(-inf))) == 0);
+}
+
+TEMPLATE_TEST_CASE("one token: what is not finite stays in its channel, and A may be NaN", "[selective_scan]", float,
+                   double) {
+    using T = TestType;
+    constexpr index channels = 19, states = 11;
+    const T nan = std::numeric_limits<T>::quiet_NaN(), infinity = std::numeric_limits<T>::infinity();
+    std::vector<T> u(channels, T(1)), a(channels * states, T(-1)), ones(states, T(1)), y(channels),
+        state(channels * states, T(0));
+    u[3] = nan;
+    u[17] = infinity;
+    a[5 * states + 2] = -nan;
+    deft::selective_scan<T>({.u = {u.data(), {1, 1, channels}},
+                             .delta = {std::vector<T>(channels, T(1)).data(), {1, 1, channels}},
+                             .A = {a.data(), {channels, states}},
+                             .B = {ones.data(), {1, 1, 1, states}},
+                             .C = {ones.data(), {1, 1, 1, states}}},
+                            {y.data(), {1, 1, channels}}, {state.data(), {1, channels, states}},
+                            {.step = step_size::identity});
+    for (index c = 0; c < channels; ++c) {
+        CAPTURE(c);
+        if (c == 3 || c == 5)
+            CHECK(std::isnan(y[std::size_t(c)]));
+        else
+            CHECK(y[std::size_t(c)] == (c == 17 ? infinity : T(states)));
+    }
 }
 
 TEST_CASE("a long float scan stays near the double one", "[selective_scan]") {

@@ -9,6 +9,7 @@
 #define DEFT_KERNELS_CAUSAL_CONV_HPP
 
 #include <deft/kernels/activations.hpp>
+#include <deft/simd/gather_rows.hpp>
 #include <deft/simd/loop.hpp>
 
 #include <type_traits>
@@ -51,11 +52,21 @@ template <class T>
 inline constexpr std::size_t conv_buffer = std::size_t(64 / index(sizeof(T)) * causal_conv_taps);
 
 // [taps][width] from [channels][taps].
-template <class T>
+template <class Arch, int Taps, class T>
 DEFT_ALWAYS_INLINE void pack_taps(const T* weight, index stride, index channels, index taps, index width,
                                   T* packed) noexcept {
+    constexpr index lanes = simd::lanes<T, Arch>;
+    index first = 0;
+    if constexpr (Taps == 4) // for a single token, scalars would take longer than all that follows
+        for (; first + lanes <= channels; first += lanes) {
+            const auto w = simd::load_rows_of_four<Arch>(weight + first * stride, stride);
+            simd::store(packed + first, w.c0);
+            simd::store(packed + width + first, w.c1);
+            simd::store(packed + 2 * width + first, w.c2);
+            simd::store(packed + 3 * width + first, w.c3);
+        }
     for (index k = 0; k < taps; ++k)
-        for (index c = 0; c < width; ++c)
+        for (index c = first; c < width; ++c)
             packed[k * width + c] = c < channels ? weight[c * stride + k] : T(0);
 }
 
@@ -122,11 +133,13 @@ DEFT_NOINLINE void convolve(const causal_conv<S>& conv) noexcept {
     const index width = (channels + simd::lanes<T, Arch> - 1) / simd::lanes<T, Arch> * simd::lanes<T, Arch>;
     alignas(64) T weights[conv_buffer<T>];
     alignas(64) T window[conv_buffer<T> + std::size_t(causal_conv_channels<T>(1) * group)];
-    pack_taps(conv.weight, conv.weight_stride, channels, taps, width, weights);
+    pack_taps<Arch, Taps>(conv.weight, conv.weight_stride, channels, taps, width, weights);
     for (index k = 0; k < past; ++k)
-        for (index c = 0; c < width; ++c)
-            window[k * width + c] =
-                conv.state != nullptr && c < channels ? static_cast<T>(conv.state[k * conv.state_stride + c]) : T(0);
+        simd::for_each_vector<T, Arch, 1>(channels, [&](index c, auto, auto extent) DEFT_INLINE_LAMBDA {
+            simd::store(window + k * width + c, conv.state == nullptr
+                                                    ? simd::batch<T, Arch>(T(0))
+                                                    : simd::load<Arch>(conv.state + k * conv.state_stride + c, extent));
+        });
     index t = 0;
     for (; t + group <= conv.tokens; t += group)
         conv_tokens<Arch, Taps, group>(conv, t, weights, width, window);
@@ -134,8 +147,10 @@ DEFT_NOINLINE void convolve(const causal_conv<S>& conv) noexcept {
         conv_tokens<Arch, Taps, 1>(conv, t, weights, width, window);
     if (conv.state != nullptr)
         for (index k = 0; k < past; ++k)
-            for (index c = 0; c < channels; ++c)
-                conv.state[k * conv.state_stride + c] = static_cast<S>(window[k * width + c]);
+            simd::for_each_vector<T, Arch, 1>(channels, [&](index c, auto, auto extent) DEFT_INLINE_LAMBDA {
+                simd::store<S>(conv.state + k * conv.state_stride + c, simd::load<Arch>(window + k * width + c),
+                               extent);
+            });
 }
 
 } // namespace detail
@@ -155,10 +170,45 @@ DEFT_ALWAYS_INLINE void with_taps(index taps, F&& f) noexcept {
     }
 }
 
+namespace detail {
+
+// One token of four taps, for whole vectors of channels: as Mamba decodes. Nothing is worth packing. Returns how many.
+template <class Arch, class S>
+DEFT_NOINLINE index convolve_token(const causal_conv<S>& conv) noexcept {
+    using T = compute_t<S>;
+    using B = simd::batch<T, Arch>;
+    constexpr index width = simd::lanes<T, Arch>;
+    const index stride = conv.state_stride;
+    index c = 0;
+    for (; c + width <= conv.channels; c += width) {
+        const auto w = simd::load_rows_of_four<Arch>(conv.weight + c * conv.weight_stride, conv.weight_stride);
+        S* const past = conv.state + c;
+        const B third = simd::load<Arch>(past), second = simd::load<Arch>(past + stride),
+                last = simd::load<Arch>(past + 2 * stride), now = simd::load<Arch>(conv.x + c);
+        B p = conv.bias == nullptr ? B(T(0)) : simd::load<Arch>(conv.bias + c);
+        p = simd::fma(w.c3, now, simd::fma(w.c2, last, simd::fma(w.c1, second, simd::fma(w.c0, third, p))));
+        simd::store<S>(past, second);
+        simd::store<S>(past + stride, last);
+        simd::store<S>(past + 2 * stride, now);
+        simd::store<S>(conv.y + c, conv.is_silu ? simd::silu(p) : p);
+    }
+    return c;
+}
+
+} // namespace detail
+
 /// y, and the state after the last token.
 template <class Arch, class S>
-DEFT_ALWAYS_INLINE void causal_conv_forward(const causal_conv<S>& conv) noexcept {
+DEFT_ALWAYS_INLINE void causal_conv_forward(causal_conv<S> conv) noexcept {
     DEFT_ASSERT(conv.taps <= causal_conv_taps && conv.channels <= causal_conv_channels<compute_t<S>>(conv.taps));
+    if (conv.tokens == 1 && conv.taps == 4 && conv.state != nullptr) {
+        const index done = detail::convolve_token<Arch>(conv);
+        conv.x += done, conv.y += done, conv.state += done, conv.channels -= done;
+        conv.weight += done * conv.weight_stride;
+        conv.bias = conv.bias == nullptr ? nullptr : conv.bias + done;
+        if (conv.channels == 0)
+            return;
+    }
     with_taps(conv.taps, [&](auto taps) { detail::convolve<Arch, decltype(taps)::value>(conv); });
 }
 

@@ -203,7 +203,7 @@ DEFT_NOINLINE void convolve_backward(const causal_conv_gradient<T>& conv, double
     const index taps = Taps == 0 ? conv.taps : Taps, past = taps - 1, width = causal_conv_channels<T>(taps);
     alignas(64) T weights[conv_buffer<T>];
     alignas(64) T partial[conv_buffer<T> + std::size_t(causal_conv_channels<T>(1))] = {};
-    pack_taps(conv.weight, conv.weight_stride, conv.channels, taps, width, weights);
+    pack_taps<Arch, Taps>(conv.weight, conv.weight_stride, conv.channels, taps, width, weights);
     const index end = conv.tokens + past;
     for (index t = 0, next = 0; t < end; t = next) {
         next = t + 1;

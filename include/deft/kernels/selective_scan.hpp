@@ -22,6 +22,10 @@ namespace deft {
 inline namespace DEFT_ISA {
 namespace kernels {
 
+/// Where |A| is below, (exp(d A) - 1) / A is d for all d that make sense.
+template <class T>
+inline constexpr T selective_scan_least_rate = sizeof(T) == 4 ? T(1e-30) : T(1e-280);
+
 /// States per channel at most: those of a block of channels, with A, are the first cache.
 inline constexpr index selective_scan_states = 512;
 
@@ -110,7 +114,7 @@ DEFT_NOINLINE void load_decay(const selective_scan_channels<S>& scan,
                               selective_scan_decay<Arch, compute_t<S>>& decay) noexcept {
     using T = compute_t<S>;
     constexpr index width = simd::lanes<T, Arch>;
-    constexpr T least = sizeof(T) == 4 ? T(1e-30) : T(1e-280); // (a - 1) / A is d for all d that make sense
+    constexpr T least = selective_scan_least_rate<T>;
     load_channel_rows<Arch>(scan.a, scan.a_stride, scan.channels, scan.states, decay.log2);
     const index size = (scan.channels + width - 1) / width * width * scan.states;
     for (index i = 0; scan.is_zoh && i < size; ++i) {

@@ -15,7 +15,12 @@ namespace simd {
 template <class T, class Arch>
 DEFT_ALWAYS_INLINE std::uint64_t mask_bits(const mask<T, Arch>& condition) noexcept {
     constexpr index n = lanes<T, Arch>;
-#if defined(DEFT_SIMD_X86) && !defined(__AVX512F__)
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float> && n == 16)
+        return std::uint64_t(static_cast<__mmask16>(condition));
+    if constexpr (std::is_same_v<T, double> && n == 8)
+        return std::uint64_t(static_cast<__mmask8>(condition));
+#elif defined(DEFT_SIMD_X86)
     if constexpr (std::is_same_v<T, float> && n == 4)
         return std::uint64_t(_mm_movemask_ps(condition));
     if constexpr (std::is_same_v<T, double> && n == 2)

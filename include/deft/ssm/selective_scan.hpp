@@ -19,6 +19,7 @@
 #define DEFT_SSM_SELECTIVE_SCAN_HPP
 
 #include <deft/kernels/selective_scan.hpp>
+#include <deft/kernels/selective_scan_step.hpp>
 #include <deft/parallel.hpp>
 #include <deft/view.hpp>
 
@@ -196,9 +197,11 @@ void selective_scan(const selective_scan_inputs<S>& in, out<S, 3> y, out<compute
         const index b = task / blocks.count, block = task % blocks.count, c = blocks.first(block),
                     channels = blocks.channels(block);
         const auto all = detail::scan_part(in, y, options, b, t, count, c, channels, blocks.group(block));
+        T* const rows = state.is_given() ? state.data() + b * state.stride(0) + c * state.stride(1) : nullptr;
+        if (rows != nullptr && count == 1)
+            return kernels::selective_scan_step<arch>(all, rows, state.stride(1));
         kernels::selective_scan_decay<arch, T> decay;
         alignas(64) T h[std::size_t(shape::block_size)];
-        T* const rows = state.is_given() ? state.data() + b * state.stride(0) + c * state.stride(1) : nullptr;
         kernels::load_decay<arch>(all, decay);
         if (rows != nullptr)
             kernels::load_channel_rows<arch, T>(rows, state.stride(1), channels, states, h);

@@ -53,20 +53,24 @@ struct selective_scan {
         c.forward("whole", forward(whole));
         if (cut.chunk > 0)
             c.forward("spans", forward(cut));
-        c.forward("streaming", [=](any_executor& e) {
-            start();
-            index count = 1; // 1, 2, 3, ... tokens per call
-            for (index t = 0; t < shape[1]; t += count++) {
-                const index n = std::min(count, shape[1] - t);
-                selective_scan_inputs<T> part = in;
-                part.u = tokens(in.u, t, n);
-                part.delta = tokens(in.delta, t, n);
-                part.z = in.z.is_given() ? tokens(in.z, t, n) : in.z;
-                part.B = tokens(in.B, t, n);
-                part.C = tokens(in.C, t, n);
-                deft::selective_scan<T>(part, tokens(y, t, n), state, whole, e);
-            }
-        });
+        const auto by_calls = [=](index first, index more) { // of first, first + more, .. tokens
+            return [=](any_executor& e) {
+                start();
+                index count = first;
+                for (index t = 0; t < shape[1]; t += count, count += more) {
+                    const index n = std::min(count, shape[1] - t);
+                    selective_scan_inputs<T> part = in;
+                    part.u = tokens(in.u, t, n);
+                    part.delta = tokens(in.delta, t, n);
+                    part.z = in.z.is_given() ? tokens(in.z, t, n) : in.z;
+                    part.B = tokens(in.B, t, n);
+                    part.C = tokens(in.C, t, n);
+                    deft::selective_scan<T>(part, tokens(y, t, n), state, whole, e);
+                }
+            };
+        };
+        c.forward("streaming", by_calls(1, 1));
+        c.forward("decoding", by_calls(1, 0));
         c.reference([=] {
             start();
             reference::selective_scan<T>(naive, y, state);
