@@ -3,8 +3,8 @@
 
     rivals.py [--quick | --full] PROGRAMS_DIRECTORY [--out DIRECTORY] [--compile-cost FILE.json]
 
---quick measures one shape of each operator. The default takes about two minutes for each family. --full measures all
-shapes, which most of the goals need. Ctrl-C ends the family that runs; the report then shows what was measured.
+--quick measures one shape of each operator. The default takes about three minutes. --full measures all shapes, which
+most of the goals need. Ctrl-C ends the family that runs; the report then shows what was measured.
 """
 import argparse
 import glob

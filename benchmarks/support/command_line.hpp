@@ -14,7 +14,7 @@
 
 namespace deft::bench {
 
-// Tuned so that a family takes about two minutes on a small machine; the caller's flags come later and win. The file
+// Tuned so that all families take a few minutes on a small machine; the caller's flags come later and win. The file
 // holds every repetition: whether two runs differ is a question about their spread.
 inline constexpr const char* default_flags[] = {
     "--benchmark_repetitions=5", "--benchmark_min_time=0.02", "--benchmark_enable_random_interleaving=true",
