@@ -67,7 +67,7 @@ struct selective_scan_decay {
     static constexpr index size = selective_scan_shape<Arch, T>::block_size;
     alignas(64) T log2[std::size_t(size)];    ///< A log2(e)
     alignas(64) T inverse[std::size_t(size)]; ///< 1 / A, and 0 where A vanishes; of zoh only
-    T reach;                                  ///< the largest |A log2(e)|, NaN if one is NaN
+    T reach;                                  ///< the largest |A log2(e)|, NaN if one is not finite
 };
 
 /// block = rows of `states` consecutive elements, one per channel; behind the last channel zeros.
@@ -114,30 +114,34 @@ DEFT_NOINLINE void load_decay(const selective_scan_channels<S>& scan,
                               selective_scan_decay<Arch, compute_t<S>>& decay) noexcept {
     using T = compute_t<S>;
     constexpr index width = simd::lanes<T, Arch>;
-    constexpr T least = selective_scan_least_rate<T>;
+    using B = simd::batch<T, Arch>;
     load_channel_rows<Arch>(scan.a, scan.a_stride, scan.channels, scan.states, decay.log2);
     const index size = (scan.channels + width - 1) / width * width * scan.states;
-    for (index i = 0; scan.is_zoh && i < size; ++i) {
-        const T a = decay.log2[i];
-        decay.inverse[i] = a < least && a > -least ? T(0) : T(1) / a;
+    const B least(selective_scan_least_rate<T>), one(T(1)), nan(std::numeric_limits<T>::quiet_NaN());
+    for (index i = 0; scan.is_zoh && i < size; i += width) {
+        const B a = simd::load<Arch>(decay.log2 + i);
+        const auto vanishes = simd::abs(a) < least;
+        simd::store(decay.inverse + i, simd::select(vanishes, B(T(0)), one / a));
     }
+    B largest(T(0)), not_finite(T(0)); // a maximum forgets NaN
+    for (index i = 0; i < size; i += width) {
+        const B a = simd::load<Arch>(decay.log2 + i),
+                log2 = simd::select(a == a, a * B(simd::detail::exp_constants<T>::log2_e), nan);
+        simd::store(decay.log2 + i, log2);
+        largest = simd::max(largest, simd::abs(log2));
+        not_finite += log2 - log2;
+    }
+    alignas(64) T lanes[std::size_t(width)];
+    B(largest + not_finite).store_aligned(lanes);
     decay.reach = 0;
-    for (index i = 0; i < size; ++i) {
-        const T a = decay.log2[i];
-        decay.log2[i] = a == a ? a * simd::detail::exp_constants<T>::log2_e : std::numeric_limits<T>::quiet_NaN();
-        const T magnitude = decay.log2[i] < 0 ? -decay.log2[i] : decay.log2[i];
-        decay.reach = magnitude <= decay.reach ? decay.reach : magnitude;
-    }
+    for (const T lane : lanes)
+        decay.reach = lane <= decay.reach ? decay.reach : lane;
 }
 
 namespace detail {
 
 // How a and phi are made: `near` where no exponent of the tile leaves the range, which is the rule.
 enum class scan_rule { near, euler, zoh };
-
-// What else a state meets on its way: nothing; what is added where it is read; what is added to itself. With the last
-// two it is also shown, in the place of what was added.
-enum class scan_extra { none, read, carried };
 
 template <class T, class Arch>
 DEFT_ALWAYS_INLINE bool all_below(const simd::batch<T, Arch>& x, T limit) noexcept {
@@ -210,13 +214,12 @@ DEFT_NOINLINE void finish_tile(const selective_scan_channels<S>& scan, index t, 
     }
 }
 
-// States [n, n + States) of a vector of channels along a tile; h is [n][width]. extra: [token][width][width], those of
-// the first state.
-template <class Arch, int States, scan_rule Rule, bool HasOutput, scan_extra Extra = scan_extra::none, class S>
+// States [n, n + States) of a vector of channels along a tile; h is [n][width].
+template <class Arch, int States, scan_rule Rule, bool HasOutput, class S>
 DEFT_ALWAYS_INLINE void scan_states_of_tile(const selective_scan_channels<S>& scan, index t, index count, index n,
                                             const compute_t<S>* log2, const compute_t<S>* inverse, compute_t<S>* h,
-                                            const compute_t<S>* d, const compute_t<S>* input, compute_t<S>* y,
-                                            compute_t<S>* extra = nullptr) noexcept {
+                                            const compute_t<S>* d, const compute_t<S>* input,
+                                            compute_t<S>* y) noexcept {
     using T = compute_t<S>;
     using B = simd::batch<T, Arch>;
     constexpr index width = simd::lanes<T, Arch>;
@@ -245,16 +248,8 @@ DEFT_ALWAYS_INLINE void scan_states_of_tile(const selective_scan_channels<S>& sc
             } else {
                 state[j] = simd::fma(simd::exp2(step * a[j]), state[j], in * from);
             }
-            B read = state[j];
-            if constexpr (Extra != scan_extra::none) {
-                T* const at = extra + i * width * width + j * width;
-                read += simd::load<Arch>(at);
-                if constexpr (Extra == scan_extra::carried)
-                    state[j] = read;
-                simd::store(at, state[j]);
-            }
             if constexpr (HasOutput)
-                sum = simd::fma(B(static_cast<T>(c[j])), read, sum);
+                sum = simd::fma(B(static_cast<T>(c[j])), state[j], sum);
         }
         if constexpr (HasOutput)
             simd::store(y + i * width, sum);
@@ -283,11 +278,10 @@ DEFT_NOINLINE void scan_tile_of_vector(const selective_scan_channels<S>& scan, i
         run(n, std::integral_constant<int, 1>{});
 }
 
-// f(c, rule) for every vector of channels [c, c + width) of a block.
-template <class Arch, class S, class F>
-DEFT_ALWAYS_INLINE void for_each_scan_vector(const selective_scan_channels<S>& scan, index count,
-                                             const selective_scan_decay<Arch, compute_t<S>>& decay,
-                                             const scan_tile<Arch, compute_t<S>>& tile, F&& f) noexcept {
+template <class Arch, bool HasOutput, class S>
+DEFT_NOINLINE void scan_tile_of_block(const selective_scan_channels<S>& scan, index t, index count,
+                                      const selective_scan_decay<Arch, compute_t<S>>& decay, compute_t<S>* h,
+                                      scan_tile<Arch, compute_t<S>>& tile) noexcept {
     using T = compute_t<S>;
     using B = simd::batch<T, Arch>;
     for (index c = 0; c < scan.channels; c += simd::lanes<T, Arch>) {
@@ -296,21 +290,12 @@ DEFT_ALWAYS_INLINE void for_each_scan_vector(const selective_scan_channels<S>& s
             largest = simd::max(largest, simd::abs(simd::load<Arch>(tile.d + tile.at(c, i))));
         const bool is_near = all_below(largest * B(decay.reach), simd::exp2_reach<T>);
         if (scan.is_zoh)
-            f(c, std::integral_constant<scan_rule, scan_rule::zoh>{});
+            scan_tile_of_vector<Arch, scan_rule::zoh, HasOutput>(scan, t, count, c, decay, h, tile);
         else if (is_near)
-            f(c, std::integral_constant<scan_rule, scan_rule::near>{});
+            scan_tile_of_vector<Arch, scan_rule::near, HasOutput>(scan, t, count, c, decay, h, tile);
         else
-            f(c, std::integral_constant<scan_rule, scan_rule::euler>{});
+            scan_tile_of_vector<Arch, scan_rule::euler, HasOutput>(scan, t, count, c, decay, h, tile);
     }
-}
-
-template <class Arch, bool HasOutput, class S>
-DEFT_NOINLINE void scan_tile_of_block(const selective_scan_channels<S>& scan, index t, index count,
-                                      const selective_scan_decay<Arch, compute_t<S>>& decay, compute_t<S>* h,
-                                      scan_tile<Arch, compute_t<S>>& tile) noexcept {
-    for_each_scan_vector<Arch>(scan, count, decay, tile, [&](index c, auto rule) DEFT_INLINE_LAMBDA {
-        scan_tile_of_vector<Arch, decltype(rule)::value, HasOutput>(scan, t, count, c, decay, h, tile);
-    });
 }
 
 } // namespace detail

@@ -183,7 +183,7 @@ void selective_scan(const selective_scan_inputs<S>& in, out<S, 3> y, out<compute
     using T = compute_t<S>;
     using arch = simd::default_arch;
     using shape = kernels::selective_scan_shape<arch, T>;
-    constexpr index tokens_at_once = 4 * shape::tile_tokens;
+    constexpr index tokens_at_once = 4 * shape::tile_tokens, few_tokens = 2;
     const char* const op = "selective_scan";
     detail::check_selective_scan(op, in, options);
     detail::check_same_shape(op, "y", y, "u", in.u);
@@ -198,8 +198,8 @@ void selective_scan(const selective_scan_inputs<S>& in, out<S, 3> y, out<compute
                     channels = blocks.channels(block);
         const auto all = detail::scan_part(in, y, options, b, t, count, c, channels, blocks.group(block));
         T* const rows = state.is_given() ? state.data() + b * state.stride(0) + c * state.stride(1) : nullptr;
-        if (rows != nullptr && count == 1)
-            return kernels::selective_scan_step<arch>(all, rows, state.stride(1));
+        if (rows != nullptr && count <= few_tokens)
+            return kernels::selective_scan_steps<arch>(all, {rows, state.stride(1), 0});
         kernels::selective_scan_decay<arch, T> decay;
         alignas(64) T h[std::size_t(shape::block_size)];
         kernels::load_decay<arch>(all, decay);

@@ -10,7 +10,7 @@
 #ifndef DEFT_SSM_SELECTIVE_SCAN_HIDDEN_HPP
 #define DEFT_SSM_SELECTIVE_SCAN_HIDDEN_HPP
 
-#include <deft/kernels/selective_scan_hidden.hpp>
+#include <deft/kernels/selective_scan_step.hpp>
 #include <deft/ssm/selective_scan.hpp>
 
 namespace deft {
@@ -63,22 +63,18 @@ void selective_scan_hidden(const selective_scan_inputs<S>& in, deft::in<compute_
             const auto of_block = [&](const auto& v) {
                 return v.is_given() ? v.data() + b * v.stride(0) + c * v.stride(2) : nullptr;
             };
-            const kernels::shown_states<const T> more{of_block(added), added.stride(1), added.stride(2)};
-            const kernels::shown_states<T> shown{of_block(hidden), hidden.stride(1), hidden.stride(2)};
-            kernels::selective_scan_decay<arch, T> decay;
-            alignas(64) T h[std::size_t(shape::block_size)];
-            T* const rows = state.is_given() ? state.data() + b * state.stride(0) + c * state.stride(1) : nullptr;
-            kernels::load_decay<arch>(part, decay);
-            if (rows != nullptr)
-                kernels::load_channel_rows<arch, T>(rows, state.stride(1), channels, states, h);
+            const kernels::channel_states<const T> more{of_block(added), added.stride(2), added.stride(1)};
+            const kernels::channel_states<T> shown{of_block(hidden), hidden.stride(2), hidden.stride(1)};
+            alignas(64) T zeros[std::size_t(shape::block_size)];
+            kernels::channel_states<T> h{zeros, states, 0};
+            if (state.is_given())
+                h = {state.data() + b * state.stride(0) + c * state.stride(1), state.stride(1), 0};
             else
-                std::fill_n(h, shape::block_size, T(0));
+                std::fill_n(zeros, channels * states, T(0));
             if (options.point == fusion_point::readout)
-                kernels::selective_scan_hidden<arch, false>(part, more, shown, decay, h);
+                kernels::selective_scan_steps<arch, kernels::scan_extra::read>(part, h, more, shown);
             else
-                kernels::selective_scan_hidden<arch, true>(part, more, shown, decay, h);
-            if (rows != nullptr)
-                kernels::store_channel_rows<arch, T>(h, channels, states, rows, state.stride(1));
+                kernels::selective_scan_steps<arch, kernels::scan_extra::carried>(part, h, more, shown);
         }
     });
 }
