@@ -71,16 +71,21 @@ DEFT_NOINLINE void add_blocks(row_block<const T> first, row_block<const T> secon
     });
 }
 
-/// y = scale (y + sigma(u + bias)).
+/// y = scale (first + second + sigma(u + bias)); second.data may be null: 0. In one pass: what add_blocks writes is
+/// often gone from the caches when it is read again, rows of a tile being a power of two apart.
 template <class Arch, class T>
-DEFT_NOINLINE void add_activated(activation_choice<T> sigma, row_block<const T> u, const T* bias, T scale,
-                                 row_block<T> y, block_size size) noexcept {
+DEFT_NOINLINE void add_activated(activation_choice<T> sigma, row_block<const T> u, const T* bias,
+                                 row_block<const T> first, row_block<const T> second, T scale, row_block<T> y,
+                                 block_size size) noexcept {
     using B = simd::batch<T, Arch>;
     dispatch_any_activation(sigma.kind, [&](auto base) {
         const B slope(sigma.slope), factor(scale);
         detail::for_each_block_vector<T, Arch>(size, [&](index r, index c, auto extent) DEFT_INLINE_LAMBDA {
             const B value = decltype(base)::value(detail::with_bias<Arch>(u.row(r), bias, c, extent), slope);
-            simd::store<T>(y.row(r) + c, factor * (simd::load<Arch>(y.row(r) + c, extent) + value), extent);
+            B before = simd::load<Arch>(first.row(r) + c, extent);
+            if (second.data != nullptr)
+                before += simd::load<Arch>(second.row(r) + c, extent);
+            simd::store<T>(y.row(r) + c, factor * (before + value), extent);
         });
     });
 }

@@ -64,22 +64,21 @@ void augmented_shortcut(in_rows<element_t<T, Y>> z, in_rows<element_t<T, Y>> mai
     detail::check_same_shape(op, "y", y, "z", z);
 
     const index paths = theta.extent(0), d = z.extent(1);
-    const view<const S, 2> beside = options.residual == shortcut_residual::z ? z : residual;
-    const S scale = static_cast<S>(options.scale);
-    const kernels::activation_choice<S> sigma{options.base, static_cast<S>(options.negative_slope)};
+    const detail::shortcut_sum<S> sum{main,
+                                      options.residual == shortcut_residual::z ? z : residual,
+                                      y,
+                                      {options.base, static_cast<S>(options.negative_slope)},
+                                      static_cast<S>(options.scale)};
     const index stride = shape::columns_for(z.extent(0));
     detail::for_each_tile<S>(z.extent(0), d, stride, executor, [&](index r, index c, kernels::block_size size) {
-        const auto to = detail::block_at(y, r, c);
-        kernels::add_blocks<arch, S>(detail::block_at(main, r, c), detail::block_at(beside, r, c),
-                                     paths == 0 ? scale : S(1), to, size);
+        if (paths == 0)
+            return sum.add_none(r, c, size);
         alignas(64) S u[std::size_t(shape::tile_size)];
         for (index i = 0; i < paths; ++i) {
             kernels::tile_product<arch, S>(detail::as_factor(z).at(r, 0),
                                            detail::path_weights(theta, i, options.weights).at(0, c), size.rows,
                                            size.columns, d, false, u, stride);
-            const S* const b = detail::path_bias(bias, i);
-            kernels::add_activated<arch, S>(sigma, {u, stride}, b == nullptr ? b : b + c, i + 1 == paths ? scale : S(1),
-                                            to, size);
+            sum.add({u, stride}, detail::path_bias(bias, i), r, c, size, i == 0, i + 1 == paths);
         }
     });
 }

@@ -66,7 +66,6 @@ void augmented_shortcut_bottleneck(in_rows<element_t<T, Y>> z, in_rows<element_t
                                    const augmented_shortcut_bottleneck_options& options = {},
                                    Executor&& executor = Executor()) {
     using S = element_t<T, Y>;
-    using arch = simd::default_arch;
     const rows<S> y(y_out);
     const char* const op = "augmented_shortcut_bottleneck";
     detail::check_same_shape(op, "main", main, "z", z);
@@ -75,25 +74,17 @@ void augmented_shortcut_bottleneck(in_rows<element_t<T, Y>> z, in_rows<element_t
     detail::check_same_shape(op, "y", y, "z", z);
 
     const index paths = down.extent(0), d = z.extent(1);
-    const view<const S, 2> beside = options.residual == shortcut_residual::z ? z : residual;
-    const S scale = static_cast<S>(options.scale);
-    const auto start = [&](index r, index c, kernels::block_size size) {
-        kernels::add_blocks<arch, S>(detail::block_at(main, r, c), detail::block_at(beside, r, c),
-                                     paths == 0 ? scale : S(1), detail::block_at(y, r, c), size);
-    };
+    const detail::shortcut_sum<S> sum{main, options.residual == shortcut_residual::z ? z : residual, y, all.post,
+                                      static_cast<S>(options.scale)};
     if (paths == 0)
-        return detail::for_each_tile<S>(z.extent(0), d, detail::shortcut_tile<S>::tile_columns, executor, start);
+        return detail::for_each_tile<S>(z.extent(0), d, detail::shortcut_tile<S>::tile_columns, executor,
+                                        [&](index r, index c, kernels::block_size size) { sum.add_none(r, c, size); });
     detail::for_each_row_block<S>(z.extent(0), all.block_rows(), executor, [&](index r, index count) {
-        for (index i = 0; i < paths; ++i) {
-            const S* const bias = detail::path_bias(up_bias, i);
+        for (index i = 0; i < paths; ++i)
             all.expand(i, r, count, [&](index c, auto v, index columns, bool is_first, bool is_last) {
-                if (i == 0 && is_first)
-                    start(r, c, {count, columns});
-                kernels::add_activated<arch, S>(all.post, v, bias == nullptr || !is_first ? nullptr : bias + c,
-                                                is_last && i + 1 == paths ? scale : S(1), detail::block_at(y, r, c),
-                                                {count, columns});
+                sum.add(v, is_first ? detail::path_bias(up_bias, i) : nullptr, r, c, {count, columns},
+                        i == 0 && is_first, i + 1 == paths && is_last);
             });
-        }
     });
 }
 

@@ -48,10 +48,10 @@ public:
         return bias == nullptr ? bias : bias + k;
     }
 
-    /// Rows of a block: as many as make h fit its memory.
+    /// Rows of a block: as many as make h fit its memory, and half a tile, which is short of the first cache, at most.
     index block_rows() const noexcept {
-        constexpr index step = shape::kernel_rows;
-        return std::clamp(hidden_size / shape::padded(chunk()) / step * step, step, shape::tile_rows);
+        constexpr index step = shape::kernel_rows, most = shape::tile_rows / 2;
+        return std::clamp(hidden_size / shape::padded(chunk()) / step * step, step, most);
     }
 
     /// finish(c, v, columns) with v = h up, without bias, in tiles of the rows [r, r + rows). With post, v is the whole

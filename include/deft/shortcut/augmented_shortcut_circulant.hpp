@@ -72,22 +72,21 @@ void augmented_shortcut_circulant(in_rows<element_t<T, Y>> z, in_rows<element_t<
     detail::check_same_shape(op, "y", y, "z", z);
 
     const index paths = c.extent(0), d = z.extent(1);
-    const view<const S, 2> beside = options.residual == shortcut_residual::z ? z : residual;
-    const S scale = static_cast<S>(options.scale);
-    const kernels::activation_choice<S> sigma{options.base, static_cast<S>(options.negative_slope)};
+    const detail::shortcut_sum<S> sum{main,
+                                      options.residual == shortcut_residual::z ? z : residual,
+                                      y,
+                                      {options.base, static_cast<S>(options.negative_slope)},
+                                      static_cast<S>(options.scale)};
     detail::for_each_tile<S>(
         z.extent(0), d, shape::tile_columns, executor, [&](index r, index column, kernels::block_size size) {
-            const auto to = detail::block_at(y, r, column);
-            kernels::add_blocks<arch, S>(detail::block_at(main, r, column), detail::block_at(beside, r, column),
-                                         paths == 0 ? scale : S(1), to, size);
+            if (paths == 0)
+                return sum.add_none(r, column, size);
             alignas(64) S u[std::size_t(shape::tile_size)];
             for (index i = 0; i < paths; ++i) {
                 const auto w = detail::circulant_factor<S>(detail::path_generators(c, i), false);
                 kernels::circulant_tile<arch, S>(detail::as_factor(z).at(r, 0), w, column, size.rows, size.columns, d,
                                                  u, shape::tile_columns);
-                const S* const b = detail::path_bias(bias, i);
-                kernels::add_activated<arch, S>(sigma, {u, shape::tile_columns}, b == nullptr ? b : b + column,
-                                                i + 1 == paths ? scale : S(1), to, size);
+                sum.add({u, shape::tile_columns}, detail::path_bias(bias, i), r, column, size, i == 0, i + 1 == paths);
             }
         });
 }

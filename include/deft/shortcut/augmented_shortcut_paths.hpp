@@ -96,6 +96,31 @@ kernels::row_block<T> block_at(const view<T, 2>& v, index r, index c) noexcept {
     return {v.data() == nullptr ? nullptr : v.data() + r * v.stride(0) + c, v.stride(0)};
 }
 
+/// y = scale (main + R + the sum of what paths add), a block of one path at a time.
+template <class T>
+struct shortcut_sum {
+    using arch = simd::default_arch;
+
+    view<const T, 2> main, beside; ///< R, or absent: 0
+    view<T, 2> y;
+    kernels::activation_choice<T> sigma;
+    T scale;
+
+    /// Adds sigma(u + bias) for the block of u that begins at row r and column c.
+    void add(kernels::row_block<const T> u, const T* bias, index r, index c, kernels::block_size size, bool is_first,
+             bool is_last) const noexcept {
+        const kernels::row_block<T> to = block_at(y, r, c);
+        const kernels::row_block<const T> sum{to.data, to.stride}, nothing{nullptr, 0};
+        kernels::add_activated<arch, T>(sigma, u, bias == nullptr ? bias : bias + c,
+                                        is_first ? block_at(main, r, c) : sum,
+                                        is_first ? block_at(beside, r, c) : nothing, is_last ? scale : T(1), to, size);
+    }
+    /// All there is without paths.
+    void add_none(index r, index c, kernels::block_size size) const noexcept {
+        kernels::add_blocks<arch, T>(block_at(main, r, c), block_at(beside, r, c), scale, block_at(y, r, c), size);
+    }
+};
+
 /// f(first row, rows) for blocks of about equal height, at most `most` rows each.
 template <class T, class Executor, class F>
 void for_each_row_block(index row_count, index most, Executor& executor, F&& f) {

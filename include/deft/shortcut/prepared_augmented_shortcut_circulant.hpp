@@ -54,7 +54,6 @@ public:
     template <executor Executor = serial_executor>
     void operator()(in_rows<T> z, in_rows<T> main, in<T, 2> bias, in_rows<T> residual, out_rows<T> y,
                     Executor&& executor = Executor()) {
-        using arch = simd::default_arch;
         if (!uses_fft_) {
             augmented_shortcut_circulant<T>(z, main, first_shape(generators_.data()), bias, residual, y, options_,
                                             executor);
@@ -66,25 +65,18 @@ public:
         detail::check_same_shape(op, "y", y, "z", z);
 
         const index d = z.extent(1), paths = shape_[0];
-        const view<const T, 2> beside = options_.residual == shortcut_residual::z ? z : residual;
-        const kernels::activation_choice<T> sigma{options_.base, static_cast<T>(options_.negative_slope)};
-        const T scale = static_cast<T>(options_.scale);
-        const auto add = [&](kernels::row_block<const T> u, index r, index path, index column,
-                             kernels::block_size size) {
-            const auto to = detail::block_at(y, r, column);
-            if (path == 0)
-                kernels::add_blocks<arch, T>(detail::block_at(main, r, column), detail::block_at(beside, r, column),
-                                             T(1), to, size);
-            const T* const b = detail::path_bias(bias, path);
-            kernels::add_activated<arch, T>(sigma, u, b == nullptr ? b : b + column, path + 1 == paths ? scale : T(1),
-                                            to, size);
-        };
+        const detail::shortcut_sum<T> sum{main,
+                                          options_.residual == shortcut_residual::z ? z : residual,
+                                          y,
+                                          {options_.base, static_cast<T>(options_.negative_slope)},
+                                          static_cast<T>(options_.scale)};
         transform_.run(z, executor,
                        [&](kernels::row_block<const T> u, index r, index column, kernels::block_size size) {
                            for (index done = 0; done < size.columns;) { // a pair of blocks may belong to two paths
                                const index path = (column + done) / d, within = (column + done) % d;
                                const index count = std::min(size.columns - done, d - within);
-                               add({u.data + done, u.stride}, r, path, within, {size.rows, count});
+                               sum.add({u.data + done, u.stride}, detail::path_bias(bias, path), r, within,
+                                       {size.rows, count}, path == 0, path + 1 == paths);
                                done += count;
                            }
                        });
