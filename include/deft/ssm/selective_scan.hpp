@@ -173,10 +173,10 @@ void scan_by_spans(const selective_scan_inputs<S>& in, const view<S, 3>& y, cons
 
 /// y and the new state; formulas, shapes and types at the top of this file.
 ///
-/// y may be u, delta or z. Throws std::invalid_argument before anything is written if
-/// shapes do not fit, the groups do not divide the channels, N is not in [1, 512] or chunk is negative. No tokens leave
-/// the state as it is. NaN in a channel of u, delta or z spoils that channel from there on. The same bits for every
-/// executor; a chunk changes roundings.
+/// y may be u, delta or z. Throws std::invalid_argument before anything is written if shapes do not fit, the groups do
+/// not divide the channels, N is not in [1, 512] or chunk is negative. No tokens leave the state as it is. NaN in a
+/// channel of u, delta or z spoils that channel from there on. The same bits for every executor; a chunk, and calls of
+/// one or two tokens, change roundings.
 template <class S, executor Executor = serial_executor>
 void selective_scan(const selective_scan_inputs<S>& in, out<S, 3> y, out<compute_t<S>, 3> state,
                     const selective_scan_options& options = {}, Executor&& executor = Executor()) {
