@@ -57,7 +57,7 @@ DEFT_ALWAYS_INLINE void pack_taps(const T* weight, index stride, index channels,
                                   T* packed) noexcept {
     constexpr index lanes = simd::lanes<T, Arch>;
     index first = 0;
-    if constexpr (Taps == 4) // for a single token, scalars would take longer than all that follows
+    if constexpr (Taps == 4) // for a few tokens, scalars would take longer than all that follows
         for (; first + lanes <= channels; first += lanes) {
             const auto w = simd::load_rows_of_four<Arch>(weight + first * stride, stride);
             simd::store(packed + first, w.c0);

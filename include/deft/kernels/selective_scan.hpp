@@ -13,8 +13,10 @@
 
 #include <deft/simd/exp2.hpp>
 #include <deft/simd/loop.hpp>
+#include <deft/simd/mask_bits.hpp>
 #include <deft/simd/transpose.hpp>
 
+#include <cstdint>
 #include <limits>
 #include <type_traits>
 
@@ -145,12 +147,8 @@ enum class scan_rule { near, euler, zoh };
 
 template <class T, class Arch>
 DEFT_ALWAYS_INLINE bool all_below(const simd::batch<T, Arch>& x, T limit) noexcept {
-    alignas(64) T lanes[std::size_t(simd::lanes<T, Arch>)];
-    x.store_aligned(lanes);
-    bool below = true;
-    for (const T lane : lanes)
-        below &= lane < limit;
-    return below;
+    constexpr std::uint64_t all = (std::uint64_t(1) << simd::lanes<T, Arch>)-1;
+    return simd::mask_bits<T, Arch>(x < simd::batch<T, Arch>(limit)) == all;
 }
 
 // What a tile of tokens holds between the steps, [vector of channels][token][width].

@@ -11,7 +11,6 @@
 #define DEFT_KERNELS_SELECTIVE_SCAN_STEP_HPP
 
 #include <deft/kernels/selective_scan.hpp>
-#include <deft/simd/mask_bits.hpp>
 
 namespace deft {
 inline namespace DEFT_ISA {
@@ -39,12 +38,11 @@ template <class Arch, bool IsZoh, scan_extra Extra, class S, class T>
 DEFT_ALWAYS_INLINE simd::batch<T, Arch> step_channel(const T* a, const S* b, const S* c, index states, T step, T input,
                                                      T* h, const T* added, T* hidden) noexcept {
     using B = simd::batch<T, Arch>;
-    constexpr std::uint64_t all = (std::uint64_t(1) << simd::lanes<T, Arch>)-1;
     const B d(step), in(input), log2_e(simd::detail::exp_constants<T>::log2_e);
     B sum(T(0));
     simd::for_each_vector<T, Arch, 1>(states, [&](index n, auto, auto extent) DEFT_INLINE_LAMBDA {
         const B rate = simd::load<Arch>(a + n, extent), log2 = rate * log2_e, x = d * log2;
-        const bool is_near = simd::mask_bits<T, Arch>(simd::abs(x) < B(simd::exp2_reach<T>)) == all;
+        const bool is_near = all_below(simd::abs(x), simd::exp2_reach<T>);
         const B decay = is_near ? simd::exp2_of_product(d, log2) : simd::select(x == x, simd::exp2(x), x);
         B from = in * simd::load<Arch>(b + n, extent);
         if constexpr (IsZoh) {
