@@ -74,8 +74,7 @@ void augmented_shortcut_bottleneck(in_rows<element_t<T, Y>> z, in_rows<element_t
     detail::check_same_shape(op, "y", y, "z", z);
 
     const index paths = down.extent(0), d = z.extent(1);
-    const detail::shortcut_sum<S> sum{main, options.residual == shortcut_residual::z ? z : residual, y, all.post,
-                                      static_cast<S>(options.scale)};
+    const detail::shortcut_sum<S> sum(options, all.post, z, main, residual, y);
     if (paths == 0)
         return detail::for_each_tile<S>(z.extent(0), d, detail::shortcut_tile<S>::tile_columns, executor,
                                         [&](index r, index c, kernels::block_size size) { sum.add_none(r, c, size); });

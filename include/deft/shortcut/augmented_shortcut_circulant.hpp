@@ -72,11 +72,8 @@ void augmented_shortcut_circulant(in_rows<element_t<T, Y>> z, in_rows<element_t<
     detail::check_same_shape(op, "y", y, "z", z);
 
     const index paths = c.extent(0), d = z.extent(1);
-    const detail::shortcut_sum<S> sum{main,
-                                      options.residual == shortcut_residual::z ? z : residual,
-                                      y,
-                                      {options.base, static_cast<S>(options.negative_slope)},
-                                      static_cast<S>(options.scale)};
+    const detail::shortcut_sum<S> sum(options, {options.base, static_cast<S>(options.negative_slope)}, z, main,
+                                      residual, y);
     detail::for_each_tile<S>(
         z.extent(0), d, shape::tile_columns, executor, [&](index r, index column, kernels::block_size size) {
             if (paths == 0)

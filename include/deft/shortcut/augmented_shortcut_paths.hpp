@@ -106,6 +106,13 @@ struct shortcut_sum {
     kernels::activation_choice<T> sigma;
     T scale;
 
+    /// Options of any of the augmented shortcuts.
+    template <class Options>
+    shortcut_sum(const Options& options, const kernels::activation_choice<T>& activation, const view<const T, 2>& z,
+                 const view<const T, 2>& to_add_to, const view<const T, 2>& residual, const view<T, 2>& out) noexcept
+        : main(to_add_to), beside(options.residual == shortcut_residual::z ? z : residual), y(out), sigma(activation),
+          scale(static_cast<T>(options.scale)) {}
+
     /// Adds sigma(u + bias) for the block of u that begins at row r and column c.
     void add(kernels::row_block<const T> u, const T* bias, index r, index c, kernels::block_size size, bool is_first,
              bool is_last) const noexcept {

@@ -65,11 +65,8 @@ public:
         detail::check_same_shape(op, "y", y, "z", z);
 
         const index d = z.extent(1), paths = shape_[0];
-        const detail::shortcut_sum<T> sum{main,
-                                          options_.residual == shortcut_residual::z ? z : residual,
-                                          y,
-                                          {options_.base, static_cast<T>(options_.negative_slope)},
-                                          static_cast<T>(options_.scale)};
+        const detail::shortcut_sum<T> sum(options_, {options_.base, static_cast<T>(options_.negative_slope)}, z, main,
+                                          residual, y);
         transform_.run(z, executor,
                        [&](kernels::row_block<const T> u, index r, index column, kernels::block_size size) {
                            for (index done = 0; done < size.columns;) { // a pair of blocks may belong to two paths
