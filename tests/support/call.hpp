@@ -30,6 +30,7 @@
 #include <deft/view.hpp>
 
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -159,14 +160,21 @@ protected:
         std::size_t size;
         bool is_integer;
         double (*load)(const void*);
-        void (*store)(void*, double);
+        std::vector<unsigned char> (*bytes)(const std::vector<double>&);
     };
     template <class E>
     static const element_type& type_of() {
         static const element_type type{
             sizeof(E), std::numeric_limits<E>::is_integer,
             [](const void* p) { return static_cast<double>(static_cast<compute_t<E>>(*static_cast<const E*>(p))); },
-            [](void* p, double value) { *static_cast<E*>(p) = static_cast<E>(static_cast<compute_t<E>>(value)); }};
+            [](const std::vector<double>& values) {
+                std::vector<unsigned char> bytes(values.size() * sizeof(E));
+                for (std::size_t i = 0; i < values.size(); ++i) {
+                    const E value = static_cast<E>(static_cast<compute_t<E>>(values[i]));
+                    std::memcpy(bytes.data() + i * sizeof(E), &value, sizeof(E));
+                }
+                return bytes;
+            }};
         return type;
     }
 
@@ -185,12 +193,13 @@ private:
         extents shape;
         const element_type* type;
         index rows, columns, row_stride;
-        const tensor* content; // of inputs and updated states; null: an output
+        std::vector<unsigned char> content; // of inputs and updated states, without gaps; empty: an output
         bool is_input;
         bool is_overwritten; // an input whose memory an output shares
         std::shared_ptr<guarded_memory> memory;
 
-        unsigned char* at(index element) const;
+        std::size_t row_bytes() const;
+        unsigned char* row(index r) const;
     };
 
     buffer layout(const std::string& name, const extents& shape, int rank, const element_type& type, bool contiguous);
