@@ -96,8 +96,10 @@ void fusion_gate_gradient(const fusion_gate<T>& gate, const hidden_state_fusion_
             kernels::fusion_gradient<arch, T>(grad.current.data() + (r + i) * grad.current.stride(0) + c,
                                               gate.expand(values + i * stride, first, c, n, room),
                                               gate.past_at(r + i, c, projected + i * stride), of_gates, to, n);
-            for (index j = 0; j < n; ++j)
-                cotangent[i * stride + (c - first + j) / group] += of_gates[j];
+            gate.for_each_gate(c - first, n, [&](index g, index begin, index end) {
+                for (index j = begin; j < end; ++j)
+                    cotangent[i * stride + g] += of_gates[j];
+            });
         }
         for (index p = 0; has_proj && states && p < gate.past(); ++p) {
             const kernels::strided_matrix<const T> q{of_states, stride, 1};

@@ -121,17 +121,24 @@ public:
     index piece_channels(index tile_columns) const noexcept {
         return in.proj.is_given() ? std::min(piece, tile_columns) : piece;
     }
+    /// f(gate, begin, end) for the channels [at, at + count) behind that of gate 0, those of a gate together and
+    /// counted from `at`.
+    template <class F>
+    DEFT_ALWAYS_INLINE void for_each_gate(index at, index count, F&& f) const noexcept {
+        index gate = at / options.gate_group, end = (gate + 1) * options.gate_group - at;
+        for (index begin = 0; begin < count; begin = end, end += options.gate_group, ++gate)
+            f(gate, begin, std::min(end, count));
+    }
     /// The gates of channels [c, c + count), each repeated for its group; `gate` is that of channel `first`.
     const T* expand(const T* gate, index first, index c, index count, T* room) const noexcept {
-        const index group = options.gate_group;
-        if (group == 1)
+        if (options.gate_group == 1)
             return gate + (c - first);
-        for (index i = 0, at = c - first; i < count;) {
-            const index run = std::min(count - i, group - at % group);
-            std::fill_n(room + i, run, gate[at / group]);
-            i += run;
-            at += run;
-        }
+        for_each_gate(c - first, count, [&](index g, index begin, index end) DEFT_INLINE_LAMBDA {
+            const simd::batch<T, arch> value(gate[g]);
+            simd::for_each_vector<T, arch, 1>(end - begin, [&](index i, auto, auto extent) DEFT_INLINE_LAMBDA {
+                simd::store(room + begin + i, value, extent);
+            });
+        });
         return room;
     }
 };
