@@ -23,8 +23,15 @@ struct channel_states {
     T* data; ///< may be null where nothing is added or shown
     index channel, token;
 
-    DEFT_ALWAYS_INLINE T* at(index c) const noexcept {
-        return data == nullptr ? nullptr : data + c * channel;
+    /// From state n of channel c on.
+    DEFT_ALWAYS_INLINE channel_states at(index c, index n) const noexcept {
+        return {data == nullptr ? nullptr : data + c * channel + n, channel, token};
+    }
+    DEFT_ALWAYS_INLINE void to_next_channel() noexcept {
+        data = data == nullptr ? nullptr : data + channel;
+    }
+    DEFT_ALWAYS_INLINE void to_next_token() noexcept {
+        data = data == nullptr ? nullptr : data + token;
     }
 };
 
@@ -33,72 +40,70 @@ enum class scan_extra { none, read, carried };
 
 namespace detail {
 
-// States of one channel: the terms of the sum of C h, lane by lane.
-template <class Arch, bool IsZoh, scan_extra Extra, class S, class T>
-DEFT_ALWAYS_INLINE simd::batch<T, Arch> step_channel(const T* a, const S* b, const S* c, index states, T step, T input,
-                                                     T* h, const T* added, T* hidden) noexcept {
+// Some states of one channel, of h and of where it is shown; what C reads of them. in is d u, or u with zoh.
+template <class Arch, bool IsZoh, scan_extra Extra, class T, class Extent>
+DEFT_ALWAYS_INLINE simd::batch<T, Arch> step_states(const T* a, const simd::batch<T, Arch>& b,
+                                                    const simd::batch<T, Arch>& d, const simd::batch<T, Arch>& in, T* h,
+                                                    const T* added, T* hidden, Extent extent) noexcept {
     using B = simd::batch<T, Arch>;
-    const B d(step), in(input), log2_e(simd::detail::exp_constants<T>::log2_e);
-    B sum(T(0));
-    simd::for_each_vector<T, Arch, 1>(states, [&](index n, auto, auto extent) DEFT_INLINE_LAMBDA {
-        const B rate = simd::load<Arch>(a + n, extent), log2 = rate * log2_e, x = d * log2;
-        const bool is_near = all_below(simd::abs(x), simd::exp2_reach<T>);
-        const B decay = is_near ? simd::exp2_of_product(d, log2) : simd::select(x == x, simd::exp2(x), x);
-        B from = in * simd::load<Arch>(b + n, extent);
-        if constexpr (IsZoh) {
-            const auto vanishes = simd::abs(rate) < B(selective_scan_least_rate<T>);
-            from *= simd::select(vanishes, d, B(simd::exp2_less1(x) / simd::select(vanishes, B(T(1)), rate)));
-        }
-        B state = simd::fma(decay, simd::load<Arch>(h + n, extent), from), read = state;
-        if constexpr (Extra != scan_extra::none) {
-            if (added != nullptr)
-                read += simd::load<Arch>(added + n, extent);
-            if constexpr (Extra == scan_extra::carried)
-                state = read;
-            if (hidden != nullptr)
-                simd::store(hidden + n, state, extent);
-        }
-        simd::store(h + n, state, extent);
-        sum = simd::fma(simd::load<Arch>(c + n, extent), simd::only(read, extent), sum);
-    });
-    return sum;
+    const B rate = simd::load<Arch>(a, extent), log2 = rate * B(simd::detail::exp_constants<T>::log2_e), x = d * log2;
+    const bool is_near = all_below(simd::abs(x), simd::exp2_reach<T>);
+    const B decay = is_near ? simd::exp2_of_product(d, log2) : simd::select(x == x, simd::exp2(x), x);
+    B from = in * b;
+    if constexpr (IsZoh) {
+        const auto vanishes = simd::abs(rate) < B(selective_scan_least_rate<T>);
+        from *= simd::select(vanishes, d, B(simd::exp2_less1(x) / simd::select(vanishes, B(T(1)), rate)));
+    }
+    B state = simd::fma(decay, simd::load<Arch>(h, extent), from), read = state;
+    if constexpr (Extra != scan_extra::none) {
+        if (added != nullptr)
+            read += simd::load<Arch>(added, extent);
+        if constexpr (Extra == scan_extra::carried)
+            state = read;
+        if (hidden != nullptr)
+            simd::store(hidden, state, extent);
+    }
+    simd::store(h, state, extent);
+    return simd::only(read, extent);
 }
 
+// Tokens [t, t + count), into the y of the tile.
 template <class Arch, bool IsZoh, scan_extra Extra, class S>
-DEFT_NOINLINE void step_channels(const selective_scan_channels<S>& scan, index t, const channel_states<compute_t<S>>& h,
-                                 const channel_states<const compute_t<S>>& added,
-                                 const channel_states<compute_t<S>>& hidden) noexcept {
+DEFT_NOINLINE void step_tile(const selective_scan_channels<S>& scan, index t, index count,
+                             const channel_states<compute_t<S>>& h, channel_states<const compute_t<S>>& added,
+                             channel_states<compute_t<S>>& hidden, scan_tile<Arch, compute_t<S>>& tile) noexcept {
     using T = compute_t<S>;
     using B = simd::batch<T, Arch>;
     constexpr index width = simd::lanes<T, Arch>;
-    const S *const u_row = scan.u + t * scan.u_stride, *const delta = scan.delta + t * scan.delta_stride;
-    const S *const b = scan.b + t * scan.b_stride, *const c = scan.c + t * scan.c_stride;
-    simd::for_each_vector<T, Arch, 1>(scan.channels, [&](index first, auto, auto extent) DEFT_INLINE_LAMBDA {
-        alignas(64) T steps[std::size_t(width)], inputs[std::size_t(width)], sums[std::size_t(width * width)] = {};
-        B d = simd::load<Arch>(delta + first, extent);
-        if (scan.bias != nullptr)
-            d += simd::load<Arch>(scan.bias + first, extent);
-        if (scan.has_softplus)
-            d = simd::softplus(d);
-        const B u = simd::load<Arch>(u_row + first, extent);
-        d.store_aligned(steps);
-        B(IsZoh ? u : d * u).store_aligned(inputs);
-        for (index i = 0; i < width && first + i < scan.channels; ++i)
-            step_channel<Arch, IsZoh, Extra>(scan.a + (first + i) * scan.a_stride, b, c, scan.states, steps[i],
-                                             inputs[i], h.at(first + i), added.at(first + i), hidden.at(first + i))
-                .store_aligned(sums + i * width);
-        B terms[std::size_t(width)];
-        simd::load_transposed(static_cast<const T*>(sums), width, terms);
-        B y(T(0));
-        DEFT_UNROLL
-        for (index i = 0; i < width; ++i)
-            y += terms[i];
-        if (scan.d != nullptr)
-            y = simd::fma(simd::load<Arch>(scan.d + first, extent), u, y);
-        if (scan.z != nullptr)
-            y *= simd::silu(simd::load<Arch>(scan.z + t * scan.z_stride + first, extent));
-        simd::store<S>(scan.y + t * scan.y_stride + first, y, extent);
-    });
+    const index channels = scan.channels, a_stride = scan.a_stride;
+    for (index token = 0; token < count; ++token, added.to_next_token(), hidden.to_next_token()) {
+        const S *const b = scan.b + (t + token) * scan.b_stride, *const c = scan.c + (t + token) * scan.c_stride;
+        for (index first = 0; first < channels; first += width) {
+            const index at = tile.at(first, token), some = channels - first < width ? channels - first : width;
+            alignas(64) T sums[std::size_t(width * width)] = {};
+            // The channels inside, so that nothing but their states is loaded for each.
+            simd::for_each_vector<T, Arch, 1>(scan.states, [&](index n, auto, auto extent) DEFT_INLINE_LAMBDA {
+                const B of_b = simd::load<Arch>(b + n, extent), of_c = simd::load<Arch>(c + n, extent);
+                const T* a = scan.a + first * a_stride + n;
+                channel_states<T> to = h.at(first, n), shown = hidden.at(first, n);
+                channel_states<const T> more = added.at(first, n);
+                for (index i = 0; i < some; ++i, a += a_stride) {
+                    const B read = step_states<Arch, IsZoh, Extra>(a, of_b, B(tile.d[at + i]), B(tile.input[at + i]),
+                                                                   to.data, more.data, shown.data, extent);
+                    T* const sum = sums + i * width;
+                    simd::fma(of_c, read, B::load_aligned(sum)).store_aligned(sum);
+                    to.to_next_channel(), more.to_next_channel(), shown.to_next_channel();
+                }
+            });
+            B terms[std::size_t(width)];
+            simd::load_transposed(static_cast<const T*>(sums), width, terms);
+            B y(T(0));
+            DEFT_UNROLL
+            for (index i = 0; i < width; ++i)
+                y += terms[i];
+            simd::store(tile.y + at, y);
+        }
+    }
 }
 
 } // namespace detail
@@ -108,13 +113,16 @@ template <class Arch, scan_extra Extra = scan_extra::none, class S>
 DEFT_NOINLINE void selective_scan_steps(const selective_scan_channels<S>& scan, const channel_states<compute_t<S>>& h,
                                         channel_states<const compute_t<S>> added = {},
                                         channel_states<compute_t<S>> hidden = {}) noexcept {
-    for (index t = 0; t < scan.tokens; ++t) {
+    constexpr index tokens = selective_scan_shape<Arch, compute_t<S>>::tile_tokens;
+    detail::scan_tile<Arch, compute_t<S>> tile;
+    for (index t = 0; t < scan.tokens; t += tokens) {
+        const index count = scan.tokens - t < tokens ? scan.tokens - t : tokens;
+        detail::start_tile<Arch>(scan, t, count, tile);
         if (scan.is_zoh)
-            detail::step_channels<Arch, true, Extra>(scan, t, h, added, hidden);
+            detail::step_tile<Arch, true, Extra>(scan, t, count, h, added, hidden, tile);
         else
-            detail::step_channels<Arch, false, Extra>(scan, t, h, added, hidden);
-        added.data = added.data == nullptr ? nullptr : added.data + added.token;
-        hidden.data = hidden.data == nullptr ? nullptr : hidden.data + hidden.token;
+            detail::step_tile<Arch, false, Extra>(scan, t, count, h, added, hidden, tile);
+        detail::finish_tile<Arch>(scan, t, count, tile);
     }
 }
 
