@@ -4,6 +4,7 @@
 #include <deft/simd/gather_rows.hpp>
 #include <deft/simd/loop.hpp>
 #include <deft/simd/math.hpp>
+#include <deft/simd/rounded_quotient.hpp>
 
 #include <Eigen/Core>
 
@@ -161,6 +162,43 @@ TEMPLATE_TEST_CASE("minimum and maximum against a bound keep NaN", "[simd]", flo
     CHECK(std::isnan(lanes_of<T>(simd::at_most(bound, nan))[0]));
     CHECK(lanes_of<T>(simd::at_least(bound, two))[0] == 2);
     CHECK(lanes_of<T>(simd::at_most(bound, two))[0] == 1);
+}
+
+TEMPLATE_TEST_CASE("rounded quotients are those of a division", "[simd]", float, double) {
+    using T = TestType;
+    using B = simd::batch<T>;
+    using limits = std::numeric_limits<T>;
+    std::mt19937_64 engine(17);
+    std::uniform_real_distribution<double> digits(1, 2);
+    std::uniform_int_distribution<int> exponent(-30, 30), code(-300, 300), nudge(-3, 3), half(0, 1);
+    std::vector<T> steps{T(0.25), T(3), limits::min(), limits::max(), limits::denorm_min(), limits::min() / 8};
+    for (int i = 0; i < 3000; ++i)
+        steps.push_back(T(std::ldexp(digits(engine), exponent(engine))));
+    for (const T step : steps) {
+        const T reach = T(1 + engine() % 256);
+        const simd::rounded_quotient<T, arch> divide(step, reach);
+        std::vector<T> x(64);
+        for (T& value : x) { // at a tie or an integer, or some places beside it
+            value = T(code(engine) + 0.5 * half(engine)) * step;
+            for (int away = nudge(engine); away != 0; away += away > 0 ? -1 : 1)
+                value = std::nextafter(value, away > 0 ? limits::infinity() : -limits::infinity());
+        }
+        x[7] = limits::infinity(), x[23] = -limits::infinity(), x[40] = limits::max(), x[41] = limits::quiet_NaN();
+        x[62] = limits::denorm_min(), x[63] = T(-0.0);
+        for (std::size_t i = 0; i < x.size(); i += std::size_t(simd::lanes<T>)) {
+            const std::vector<T> rounded = lanes_of<T>(divide(B::load_unaligned(x.data() + i)));
+            for (std::size_t l = 0; l < rounded.size(); ++l) {
+                const T expected = std::nearbyint(x[i + l] / step);
+                CAPTURE(x[i + l], step, reach, rounded[l], expected);
+                if (std::abs(expected) <= reach)
+                    CHECK((rounded[l] == expected && std::signbit(rounded[l]) == (expected < 0)));
+                else if (expected == expected)
+                    CHECK((expected > 0 ? rounded[l] > reach : rounded[l] < -reach));
+                else
+                    CHECK(rounded[l] != rounded[l]);
+            }
+        }
+    }
 }
 
 TEMPLATE_TEST_CASE("fma, sums and bit casts", "[simd]", float, double) {

@@ -13,6 +13,7 @@
 #include <deft/kernels/streamed_blocks.hpp>
 #include <deft/simd/loop.hpp>
 #include <deft/simd/math.hpp>
+#include <deft/simd/rounded_quotient.hpp>
 
 #include <cstdint>
 #include <type_traits>
@@ -56,13 +57,15 @@ DEFT_ALWAYS_INLINE void fake_quantize(const T* x, index n, quant_grid<T> grid, T
     using B = simd::batch<T, Arch>;
     constexpr index width = simd::lanes<T, Arch>;
     const B step(grid.step), least(grid.least), greatest(grid.greatest), zero(grid.zero_point);
+    const simd::rounded_quotient<T, Arch> quotient(grid.step,
+                                                   -grid.least > grid.greatest ? -grid.least : grid.greatest);
     stream_from_line<Streaming>(y, n, [&](auto past_caches, index begin, index end) DEFT_INLINE_LAMBDA {
         simd::for_each_vector<T, Arch, 4>(end - begin, [&](index at, auto count, auto extent) DEFT_INLINE_LAMBDA {
             DEFT_UNROLL
             for (int v = 0; v < decltype(count)::value; ++v) {
                 const index i = begin + at + v * width;
-                const B code = simd::at_least(
-                    least, simd::at_most(greatest, simd::round_even(B(simd::load<Arch>(x + i, extent) / step))));
+                const B code =
+                    simd::at_least(least, simd::at_most(greatest, quotient(simd::load<Arch>(x + i, extent))));
                 store_past(past_caches, y + i, B(code * step), extent);
                 if (q != nullptr)
                     store_codes<T, Arch>(q + i, B(code + zero), extent);
@@ -126,10 +129,12 @@ DEFT_ALWAYS_INLINE value_range<T> range_of(const T* x, index n, value_range<T> s
         alignas(64) T lows[std::size_t(width)], highs[std::size_t(width)];
         simd::min(low[0], low[1]).store_aligned(lows);
         simd::max(high[0], high[1]).store_aligned(highs);
-        for (index k = 0; k < width; ++k) {
-            so_far.least = lows[k] < so_far.least ? lows[k] : so_far.least;
-            so_far.greatest = highs[k] > so_far.greatest ? highs[k] : so_far.greatest;
-        }
+        for (index half = width / 2; half > 0; half /= 2) // as pairs: a chain over all lanes would wait for each
+            for (index k = 0; k < half; ++k) {
+                lows[k] = lows[k + half] < lows[k] ? lows[k + half] : lows[k];
+                highs[k] = highs[k + half] > highs[k] ? highs[k + half] : highs[k];
+            }
+        so_far = {lows[0], highs[0]};
     }
     for (const T *p = x + i, *const end = x + n; p != end; ++p) {
         so_far.least = *p < so_far.least ? *p : so_far.least;

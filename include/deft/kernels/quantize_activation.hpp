@@ -7,6 +7,7 @@
 #define DEFT_KERNELS_QUANTIZE_ACTIVATION_HPP
 
 #include <deft/simd/loop.hpp>
+#include <deft/simd/rounded_quotient.hpp>
 
 #include <cmath>
 #include <cstdint>
@@ -83,14 +84,15 @@ std::int32_t quantize_codes(const T* x, index n, const activation_step<T>& step,
                             std::int8_t* codes) noexcept {
     using B = simd::batch<T, Arch>;
     constexpr index block = 32;
-    const B scale(step.scale), zero(static_cast<T>(step.zero));
+    const B zero(static_cast<T>(step.zero));
+    const simd::rounded_quotient<T, Arch> quotient(step.scale, T(256) + std::abs(static_cast<T>(step.zero)));
     const B lowest(static_cast<T>(range.lowest - range.moved)), highest(static_cast<T>(range.highest - range.moved));
     std::int32_t sum = 0;
     for (index i = 0; i < n; i += block) {
         alignas(64) T clipped[std::size_t(block)] = {};
         const index count = n - i < block ? n - i : block;
         simd::for_each_vector<T, Arch, 1>(count, [&](index j, auto, auto extent) DEFT_INLINE_LAMBDA {
-            const B code = simd::nearbyint(simd::load<Arch>(x + i + j, extent) / scale) + zero;
+            const B code = quotient(simd::load<Arch>(x + i + j, extent)) + zero;
             simd::store(clipped + j, simd::min(simd::max(simd::select(code == code, code, zero), lowest), highest),
                         extent);
         });

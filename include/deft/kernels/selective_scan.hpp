@@ -145,12 +145,6 @@ namespace detail {
 // How a and phi are made: `near` where no exponent of the tile leaves the range, which is the rule.
 enum class scan_rule { near, euler, zoh };
 
-template <class T, class Arch>
-DEFT_ALWAYS_INLINE bool all_below(const simd::batch<T, Arch>& x, T limit) noexcept {
-    constexpr std::uint64_t all = (std::uint64_t(1) << simd::lanes<T, Arch>)-1;
-    return simd::mask_bits<T, Arch>(x < simd::batch<T, Arch>(limit)) == all;
-}
-
 // What a tile of tokens holds between the steps, [vector of channels][token][width].
 template <class Arch, class T>
 struct scan_tile {
@@ -286,7 +280,7 @@ DEFT_NOINLINE void scan_tile_of_block(const selective_scan_channels<S>& scan, in
         B largest(T(0));
         for (index i = 0; i < count; ++i)
             largest = simd::max(largest, simd::abs(simd::load<Arch>(tile.d + tile.at(c, i))));
-        const bool is_near = all_below(largest * B(decay.reach), simd::exp2_reach<T>);
+        const bool is_near = simd::all_below(largest * B(decay.reach), simd::exp2_reach<T>);
         if (scan.is_zoh)
             scan_tile_of_vector<Arch, scan_rule::zoh, HasOutput>(scan, t, count, c, decay, h, tile);
         else if (is_near)

@@ -47,7 +47,7 @@ DEFT_ALWAYS_INLINE simd::batch<T, Arch> step_states(const T* a, const simd::batc
                                                     const T* added, T* hidden, Extent extent) noexcept {
     using B = simd::batch<T, Arch>;
     const B rate = simd::load<Arch>(a, extent), log2 = rate * B(simd::detail::exp_constants<T>::log2_e), x = d * log2;
-    const bool is_near = all_below(simd::abs(x), simd::exp2_reach<T>);
+    const bool is_near = simd::all_below(simd::abs(x), simd::exp2_reach<T>);
     const B decay = is_near ? simd::exp2_of_product(d, log2) : simd::select(x == x, simd::exp2(x), x);
     B from = in * b;
     if constexpr (IsZoh) {

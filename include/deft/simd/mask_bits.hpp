@@ -40,6 +40,13 @@ DEFT_ALWAYS_INLINE std::uint64_t mask_bits(const mask<T, Arch>& condition) noexc
     return bits;
 }
 
+/// False if a lane is NaN.
+template <class T, class Arch>
+DEFT_ALWAYS_INLINE bool all_below(const batch<T, Arch>& x, T limit) noexcept {
+    constexpr std::uint64_t all = (std::uint64_t(1) << lanes<T, Arch>)-1;
+    return mask_bits<T, Arch>(x < batch<T, Arch>(limit)) == all;
+}
+
 /// Bits of |x[i]| > limit and of |x[i]| == limit for 64 elements, none of them NaN.
 template <class Arch, class T>
 DEFT_ALWAYS_INLINE void compare_magnitudes(const T* x, T limit, std::uint64_t& above, std::uint64_t& equal) noexcept {
