@@ -31,11 +31,13 @@ namespace detail {
 /// Throws if an element of d2, by which is divided, is 0.
 template <class S>
 void check_position_weights(const char* op, const view<const S, 2>& d2) {
-    bool has_zero = false;
-    for (index h = 0; h < d2.extent(0); ++h)
-        for (const S *p = d2.data() + h * d2.stride(0), *const end = p + d2.extent(1); p != end; ++p)
-            has_zero |= *p == S(0);
-    check(!has_zero, op, "an element of d2", "must not be 0", 0.0);
+    int zeros = 0; // a bool would not be vectorised
+    for (index h = 0; h < d2.extent(0); ++h) {
+        const S* const row = d2.data() + h * d2.stride(0);
+        for (index i = 0; i < d2.extent(1); ++i)
+            zeros |= row[i] == S(0) ? 1 : 0;
+    }
+    check(zeros == 0, op, "an element of d2", "must not be 0", 0.0);
 }
 
 } // namespace detail
@@ -60,7 +62,7 @@ void head_decay(Y&& decay_out, head_decay_kind kind) {
 /// position, q_scale and decay may be longer than d1 and d2: the tables then continue with gamma [H], that is, q_scale
 /// keeps its last value and decay is gamma_h. gamma may be absent otherwise.
 ///
-/// Computed in double. Outputs overlap no input. Throws std::invalid_argument before anything is written if shapes do
+/// Outputs overlap no input. Throws std::invalid_argument before anything is written if shapes do
 /// not fit or some d2_i is 0.
 template <class T = void, class Y = view<float, 2>>
 void decay_from_position_weights(in<element_t<T, Y>, 2> d1, in<element_t<T, Y>, 2> d2, in<element_t<T, Y>, 1> gamma,
@@ -84,9 +86,9 @@ void decay_from_position_weights(in<element_t<T, Y>, 2> d1, in<element_t<T, Y>, 
         const S *const first = d1.data() + h * d1.stride(0), *const second = d2.data() + h * d2.stride(0);
         S *const scale = q_scale.data() + h * q_scale.stride(0), *const to = decay.data() + h * decay.stride(0);
         for (index i = 0; i < trained; ++i)
-            scale[i] = S(double(first[i]) * double(second[i]));
+            scale[i] = first[i] * second[i];
         for (index i = 1; i < trained; ++i)
-            to[i] = S(double(second[i - 1]) / double(second[i]));
+            to[i] = second[i - 1] / second[i];
         if (trained > 0)
             to[0] = S(1);
         for (index i = trained; i < n; ++i) {
