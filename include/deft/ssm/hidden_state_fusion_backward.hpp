@@ -93,13 +93,16 @@ void fusion_gate_gradient(const fusion_gate<T>& gate, const hidden_state_fusion_
                                      states ? gate.past() : 0};
             if (has_proj)
                 to = {of_states + i * stride, 0, 1};
+            T* const sums = cotangent + i * stride;
             kernels::fusion_gradient<arch, T>(grad.current.data() + (r + i) * grad.current.stride(0) + c,
                                               gate.expand(values + i * stride, first, c, n, room),
-                                              gate.past_at(r + i, c, projected + i * stride), of_gates, to, n);
-            gate.for_each_gate(c - first, n, [&](index g, index begin, index end) {
-                for (index j = begin; j < end; ++j)
-                    cotangent[i * stride + g] += of_gates[j];
-            });
+                                              gate.past_at(r + i, c, projected + i * stride),
+                                              group == 1 ? sums + (c - first) : of_gates, to, n);
+            if (group > 1)
+                gate.for_each_gate(c - first, n, [&](index g, index begin, index end) {
+                    for (index j = begin; j < end; ++j)
+                        sums[g] += of_gates[j];
+                });
         }
         for (index p = 0; has_proj && states && p < gate.past(); ++p) {
             const kernels::strided_matrix<const T> q{of_states, stride, 1};
@@ -129,7 +132,7 @@ void fusion_hidden_gradient(const fusion_gate<T>& gate, const hidden_state_fusio
     alignas(64) T u[std::size_t(shape::tile_size)], h[std::size_t(shape::tile_size)], t[std::size_t(shape::tile_size)];
     alignas(64) T gates[std::size_t(shape::tile_size)], cotangent[std::size_t(shape::tile_size)];
     const index first = p * gate.chunk(), units = std::min(gate.chunk(), gate.middle() - first),
-                step = shape::columns_for(rows), stride = gate.stride_of_hidden();
+                step = gate.columns_for(rows), stride = gate.stride_of_hidden();
     serial_executor serial;
     gate.hidden(r, rows, first, units, u, h);
     index held = p;
@@ -151,7 +154,7 @@ void fusion_hidden_gradient(const fusion_gate<T>& gate, const hidden_state_fusio
     const index width = gate.in.x.extent(1);
     multiply<T>(e.transposed(), as_factor(gate.in.x).at(r, 0), rows, true, part_of(grad.w1, first, units, 0, width),
                 serial);
-    multiply<T>(e, as_factor(gate.in.w1).at(first, 0), units, true, part_of(grad.x, r, rows, 0, width), serial);
+    multiply<T>(e, as_factor(gate.in.w1).at(first, 0), units, p > 0, part_of(grad.x, r, rows, 0, width), serial);
 }
 
 } // namespace detail
@@ -181,18 +184,21 @@ void hidden_state_fusion_backward(const hidden_state_fusion_inputs<T>& in, deft:
     detail::check_same_shape(op, "grad.w2", grad.w2, "w2", in.w2);
     detail::check_gradient_of(op, "grad.proj", grad.proj, in.proj, "proj");
     detail::check_gradient_of(op, "grad.norm_weight", grad.norm_weight, in.norm_weight, "norm_weight");
-    detail::fill_zero(grad.x);
-    detail::fill_zero(grad.past);
+    const detail::fusion_gate<T> gate{in, options};
+    const bool has_gates = gate.past() > 0 && gate.width() > 0;
+    if (!has_gates) { // otherwise they are assigned
+        detail::fill_zero(grad.x);
+        detail::fill_zero(grad.past);
+    }
     detail::fill_zero(grad.w1);
     detail::fill_zero(grad.w2);
     detail::fill_zero(grad.proj);
     detail::fill_zero(grad.norm_weight);
-    const detail::fusion_gate<T> gate{in, options};
     const index rows = in.current.extent(0), height = gate.block_rows();
     for (index r = 0; r < rows; r += height) {
         const index count = std::min(height, rows - r);
         detail::fusion_norm_gradient<T>(gate, grad_y, grad, r, count);
-        for (index p = 0; gate.past() > 0 && p < gate.chunks(); ++p)
+        for (index p = 0; has_gates && p < gate.chunks(); ++p)
             detail::fusion_hidden_gradient<T>(gate, grad, r, count, p);
     }
 }

@@ -56,8 +56,7 @@ public:
     index past() const noexcept {
         return in.past.extent(0);
     }
-    /// Hidden units at a time, and rows of a block: what fits a tile beside them, and rows of f that stay in the second
-    /// cache until their norm is known.
+    /// Hidden units at a time: what fits a tile beside the rows.
     index chunk() const noexcept {
         constexpr index most = shape::tile_size / shape::kernel_rows / shape::panel_columns * shape::panel_columns;
         return std::min(middle(), most);
@@ -65,14 +64,32 @@ public:
     index chunks() const noexcept {
         return middle() == 0 ? 1 : (middle() + chunk() - 1) / chunk();
     }
+    /// Rows of a block: their f stays in the second cache until its norm is known, and a tile of their gates holds long
+    /// pieces of each.
     index block_rows() const noexcept {
-        constexpr index step = shape::kernel_rows, in_cache = 65536;
+        constexpr index step = shape::kernel_rows, in_cache = 393216 / index(sizeof(T)), most = 48;
         const index fit = std::min(shape::tile_size / std::max<index>(shape::padded(chunk()), 1),
                                    in_cache / std::max<index>(width(), 1));
-        return std::clamp(fit / step * step, step, shape::tile_rows);
+        return std::clamp(fit / step * step, step, most);
     }
     index stride_of_hidden() const noexcept {
         return shape::padded(chunk());
+    }
+
+    /// Channels of a tile: pieces of rows as long as there is room for. Short pieces of many rows, which often lie
+    /// multiples of a page apart, would share few sets of the first cache.
+    static index columns_for(index rows) noexcept {
+        if (rows <= kernels::skinny_rows)
+            return shape::columns_for(rows);
+        return shape::tile_size / shape::rows_for(rows) / shape::tile_columns * shape::tile_columns;
+    }
+    /// tile (+)= A B for so many columns.
+    static void multiply_tile(factor a, factor b, index rows, index columns, index depth, bool accumulate, T* tile,
+                              index stride) noexcept {
+        const index width = rows <= kernels::skinny_rows ? columns : shape::tile_columns;
+        for (index c = 0; c < columns; c += width)
+            kernels::tile_product<arch, T>(a, b.at(0, c), rows, std::min(width, columns - c), depth, accumulate,
+                                           tile + c, stride);
     }
 
     /// u = x w1^T, hidden units [first, first + count) of rows [r, r + rows), and h = silu(u).
@@ -93,20 +110,19 @@ public:
             if (held != p)
                 hidden(r, rows, first, units, h, h);
             held = p;
-            kernels::tile_product<arch, T>({h, stride_of_hidden(), 1},
-                                           factor{in.w2.data(), in.w2.stride(0), 1}.at(k, first).transposed(), rows,
-                                           count, units, p > 0, tile, stride);
+            multiply_tile({h, stride_of_hidden(), 1},
+                          factor{in.w2.data(), in.w2.stride(0), 1}.at(k, first).transposed(), rows, count, units, p > 0,
+                          tile, stride);
         }
     }
 
     /// sum_i P_i p_i, channels [c, c + count), into a tile.
     void projected_tile(index r, index rows, index c, index count, T* tile, index stride) const noexcept {
         for (index i = 0; i < past(); ++i)
-            kernels::tile_product<arch, T>(
-                {in.past.data() + i * in.past.stride(0) + r * in.past.stride(1), in.past.stride(1), 1},
-                factor{in.proj.data() + i * in.proj.stride(0) + c * in.proj.stride(1), in.proj.stride(1), 1}
-                    .transposed(),
-                rows, count, in.past.extent(2), i > 0, tile, stride);
+            multiply_tile({in.past.data() + i * in.past.stride(0) + r * in.past.stride(1), in.past.stride(1), 1},
+                          factor{in.proj.data() + i * in.proj.stride(0) + c * in.proj.stride(1), in.proj.stride(1), 1}
+                              .transposed(),
+                          rows, count, in.past.extent(2), i > 0, tile, stride);
     }
 
     /// Past states of row r from channel c on, or the row of a tile that holds their projections.
