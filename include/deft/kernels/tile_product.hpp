@@ -34,13 +34,13 @@ struct tile_shape {
     static constexpr index tile_size = tile_rows * tile_columns;
     static_assert(tile_rows % kernel_rows == 0 && tile_columns % panel_columns == 0);
 
-    /// Columns of a tile, and the distance of its rows: few rows are taken in pieces as long as they can be, because
-    /// memory is slow to start at the next row of B.
+    /// Columns of a tile, and the distance of its rows: pieces of rows as long as there is room for. Few rows, because
+    /// memory is slow to start at the next row of B; more, because short pieces of what a tile is added to, often
+    /// multiples of a page apart, would share few sets of the first cache.
     static constexpr index columns_for(index rows) noexcept {
-        constexpr index most = 4096, step = 64;
-        if (rows > skinny_rows)
-            return tile_columns;
-        const index fit = tile_size / (rows < 1 ? 1 : rows) / step * step;
+        constexpr index most = 4096;
+        const index height = rows > skinny_rows ? rows_for(rows) : rows < 1 ? 1 : rows;
+        const index fit = tile_size / height / tile_columns * tile_columns;
         return fit < most ? fit : most;
     }
 

@@ -76,22 +76,6 @@ public:
         return shape::padded(chunk());
     }
 
-    /// Channels of a tile: pieces of rows as long as there is room for. Short pieces of many rows, which often lie
-    /// multiples of a page apart, would share few sets of the first cache.
-    static index columns_for(index rows) noexcept {
-        if (rows <= kernels::skinny_rows)
-            return shape::columns_for(rows);
-        return shape::tile_size / shape::rows_for(rows) / shape::tile_columns * shape::tile_columns;
-    }
-    /// tile (+)= A B for so many columns.
-    static void multiply_tile(factor a, factor b, index rows, index columns, index depth, bool accumulate, T* tile,
-                              index stride) noexcept {
-        const index width = rows <= kernels::skinny_rows ? columns : shape::tile_columns;
-        for (index c = 0; c < columns; c += width)
-            kernels::tile_product<arch, T>(a, b.at(0, c), rows, std::min(width, columns - c), depth, accumulate,
-                                           tile + c, stride);
-    }
-
     /// u = x w1^T, hidden units [first, first + count) of rows [r, r + rows), and h = silu(u).
     void hidden(index r, index rows, index first, index count, T* u, T* h) const noexcept {
         const index stride = stride_of_hidden();
@@ -110,19 +94,20 @@ public:
             if (held != p)
                 hidden(r, rows, first, units, h, h);
             held = p;
-            multiply_tile({h, stride_of_hidden(), 1},
-                          factor{in.w2.data(), in.w2.stride(0), 1}.at(k, first).transposed(), rows, count, units, p > 0,
-                          tile, stride);
+            kernels::tile_product<arch, T>({h, stride_of_hidden(), 1},
+                                           factor{in.w2.data(), in.w2.stride(0), 1}.at(k, first).transposed(), rows,
+                                           count, units, p > 0, tile, stride);
         }
     }
 
     /// sum_i P_i p_i, channels [c, c + count), into a tile.
     void projected_tile(index r, index rows, index c, index count, T* tile, index stride) const noexcept {
         for (index i = 0; i < past(); ++i)
-            multiply_tile({in.past.data() + i * in.past.stride(0) + r * in.past.stride(1), in.past.stride(1), 1},
-                          factor{in.proj.data() + i * in.proj.stride(0) + c * in.proj.stride(1), in.proj.stride(1), 1}
-                              .transposed(),
-                          rows, count, in.past.extent(2), i > 0, tile, stride);
+            kernels::tile_product<arch, T>(
+                {in.past.data() + i * in.past.stride(0) + r * in.past.stride(1), in.past.stride(1), 1},
+                factor{in.proj.data() + i * in.proj.stride(0) + c * in.proj.stride(1), in.proj.stride(1), 1}
+                    .transposed(),
+                rows, count, in.past.extent(2), i > 0, tile, stride);
     }
 
     /// Past states of row r from channel c on, or the row of a tile that holds their projections.
