@@ -34,14 +34,21 @@ struct tile_shape {
     static constexpr index tile_size = tile_rows * tile_columns;
     static_assert(tile_rows % kernel_rows == 0 && tile_columns % panel_columns == 0);
 
-    /// Columns of a tile, and the distance of its rows: pieces of rows as long as there is room for. Few rows, because
-    /// memory is slow to start at the next row of B; more, because short pieces of what a tile is added to, often
-    /// multiples of a page apart, would share few sets of the first cache.
+    /// Columns of a tile, and the distance of its rows: few rows are taken in pieces as long as they can be, because
+    /// memory is slow to start at the next row of B.
     static constexpr index columns_for(index rows) noexcept {
-        constexpr index most = 4096;
-        const index height = rows > skinny_rows ? rows_for(rows) : rows < 1 ? 1 : rows;
-        const index fit = tile_size / height / tile_columns * tile_columns;
+        constexpr index most = 4096, step = 64;
+        if (rows > skinny_rows)
+            return tile_columns;
+        const index fit = tile_size / (rows < 1 ? 1 : rows) / step * step;
         return fit < most ? fit : most;
+    }
+
+    /// The same for tiles that follow each other along a block of rows: more rows too in pieces as long as there is
+    /// room for. Short pieces of what a tile is added to, often multiples of a page apart, would share few sets of the
+    /// first cache. Not for tiles that threads share, of which there would be few.
+    static constexpr index long_columns_for(index rows) noexcept {
+        return rows > skinny_rows ? tile_size / rows_for(rows) / tile_columns * tile_columns : columns_for(rows);
     }
 
     /// Rows of a block, if so many are cut into blocks of about equal height, at most `most`, a multiple of

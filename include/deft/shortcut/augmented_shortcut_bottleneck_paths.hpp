@@ -60,7 +60,7 @@ public:
     void expand(index path, index r, index rows, F&& finish) const noexcept {
         alignas(64) T h[std::size_t(hidden_size)];
         alignas(64) T v[std::size_t(shape::tile_size)];
-        const index step = shape::columns_for(rows), most = chunk(), chunks = (hidden + most - 1) / most,
+        const index step = shape::long_columns_for(rows), most = chunk(), chunks = (hidden + most - 1) / most,
                     stride = shape::padded(most);
         // Without post, chunks may be added into y one after the other. With post they meet in the tile; then h is
         // computed again for every tile if a single row of it is too long.

@@ -70,7 +70,8 @@ void fuse_rows(const fusion_gate<T>& gate, index r, index rows, const view<T, 2>
                                            y.data() + (r + i) * y.stride(0), gate.width()));
         return;
     }
-    const index step = shape::columns_for(rows), group = gate.options.gate_group, channels = gate.piece_channels(step);
+    const index step = shape::long_columns_for(rows), group = gate.options.gate_group,
+                channels = gate.piece_channels(step);
     index held = -1;
     for (index k = 0; k < gate.gates(); k += step) {
         const index count = std::min(step, gate.gates() - k), first = k * group, last = (k + count) * group;

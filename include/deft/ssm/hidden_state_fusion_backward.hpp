@@ -132,7 +132,7 @@ void fusion_hidden_gradient(const fusion_gate<T>& gate, const hidden_state_fusio
     alignas(64) T u[std::size_t(shape::tile_size)], h[std::size_t(shape::tile_size)], t[std::size_t(shape::tile_size)];
     alignas(64) T gates[std::size_t(shape::tile_size)], cotangent[std::size_t(shape::tile_size)];
     const index first = p * gate.chunk(), units = std::min(gate.chunk(), gate.middle() - first),
-                step = shape::columns_for(rows), stride = gate.stride_of_hidden();
+                step = shape::long_columns_for(rows), stride = gate.stride_of_hidden();
     serial_executor serial;
     gate.hidden(r, rows, first, units, u, h);
     index held = p;
