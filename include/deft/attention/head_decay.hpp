@@ -62,8 +62,8 @@ void head_decay(Y&& decay_out, head_decay_kind kind) {
 /// position, q_scale and decay may be longer than d1 and d2: the tables then continue with gamma [H], that is, q_scale
 /// keeps its last value and decay is gamma_h. gamma may be absent otherwise.
 ///
-/// Outputs overlap no input. Throws std::invalid_argument before anything is written if shapes do
-/// not fit or some d2_i is 0.
+/// Outputs overlap no input. Throws std::invalid_argument before anything is written if shapes do not fit or some d2_i
+/// is 0.
 template <class T = void, class Y = view<float, 2>>
 void decay_from_position_weights(in<element_t<T, Y>, 2> d1, in<element_t<T, Y>, 2> d2, in<element_t<T, Y>, 1> gamma,
                                  Y&& q_scale_out, out<element_t<T, Y>, 2> decay) {

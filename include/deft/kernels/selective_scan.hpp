@@ -16,7 +16,6 @@
 #include <deft/simd/mask_bits.hpp>
 #include <deft/simd/transpose.hpp>
 
-#include <cstdint>
 #include <limits>
 #include <type_traits>
 
