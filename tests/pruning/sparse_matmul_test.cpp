@@ -116,6 +116,30 @@ TEST_CASE("a column gives the same bits whatever stands beside it", "[sparse_mat
     }
 }
 
+TEST_CASE("a product beyond the caches is that of its columns", "[sparse_matmul]") {
+    random_values random(3);
+    const index m = 702, n = 61, most = 401;
+    for (const double zeros : {0.96, 0.996}) // the second is not packed
+        for (const sparse_format format : {sparse_format::csr, sparse_format::bcsr}) {
+            std::vector<double> dense = random.normal({m, n}).values;
+            for (double& v : dense)
+                v = random.number(0, 1) < zeros ? 0 : v;
+            const sparse_weight<double> w({dense.data(), {m, n}}, absent,
+                                          {.format = format, .block_rows = 4, .block_columns = 2});
+            const std::vector<double> x = random.normal({n, most}).values;
+            const std::vector<double> all = product(w, x, most);
+            for (const index begin : {0, 37, 350}) {
+                const index p = 51;
+                std::vector<double> part, expected;
+                for (index i = 0; i < n; ++i)
+                    part.insert(part.end(), x.begin() + i * most + begin, x.begin() + i * most + begin + p);
+                for (index i = 0; i < m; ++i)
+                    expected.insert(expected.end(), all.begin() + i * most + begin, all.begin() + i * most + begin + p);
+                CHECK(product(w, part, p) == expected);
+            }
+        }
+}
+
 TEST_CASE("sparse_matmul is linear, and its gradient its transpose", "[sparse_matmul]") {
     random_values random(2);
     const index m = 37, n = 53, p = 21;
