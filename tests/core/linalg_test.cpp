@@ -104,6 +104,8 @@ TEMPLATE_TEST_CASE("gemm of every shape and every stride, without an allocation"
     every_order(400, 5, 300); // more than a tile, and than a block of the depth
     every_order(5, 400, 300);
     every_order(211, 130, 270);
+    every_order(61, 601, 40); // sums of few terms: more columns than a piece, of many rows and of few
+    every_order(20, 301, 40);
     SUCCEED();
 }
 
@@ -111,8 +113,8 @@ TEST_CASE("gemm gives the same bits for every executor", "[linalg]") {
     using order = strided<float>::order;
     random_values random(71);
     for (const auto& [m, n] : {std::pair<index, index>{1, 5000}, {5, 3000}, {500, 3}, {500, 700}})
-        for (const order of_b : {order::rows, order::columns}) {
-            strided<float> a(random, m, 260, order::rows), b(random, 260, n, of_b), c(random, m, n, order::rows);
+        for (const auto& [k, of_b] : {std::pair{260, order::rows}, {260, order::columns}, {40, order::rows}}) {
+            strided<float> a(random, m, k, order::rows), b(random, k, n, of_b), c(random, m, n, order::rows);
             const auto product = [&](any_executor& executor) {
                 strided<float> result = c;
                 linalg::gemm<float>(2, a.as<const float>(), b.as<const float>(), 1, result.as<float>(), executor);
@@ -121,7 +123,7 @@ TEST_CASE("gemm gives the same bits for every executor", "[linalg]") {
             const std::vector<float> expected = product(serial());
             for (any_executor* const executor : usual_executors()) {
                 const std::vector<float> got = product(*executor);
-                CAPTURE(m, n, int(of_b), executor->name());
+                CAPTURE(m, n, k, int(of_b), executor->name());
                 CHECK(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)) == 0);
             }
         }

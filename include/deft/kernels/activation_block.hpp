@@ -8,6 +8,7 @@
 #define DEFT_KERNELS_ACTIVATION_BLOCK_HPP
 
 #include <deft/kernels/activations.hpp>
+#include <deft/kernels/finished_product.hpp>
 #include <deft/simd/loop.hpp>
 
 namespace deft {
@@ -88,6 +89,23 @@ DEFT_NOINLINE void add_activated(activation_choice<T> sigma, row_block<const T> 
             simd::store<T>(y.row(r) + c, factor * (before + value), extent);
         });
     });
+}
+
+/// y = scale (first + second + a b + bias), b with `depth` rows; second.data may be null: 0. y is neither factor.
+template <class Arch, class T>
+DEFT_NOINLINE void add_product(const strided_matrix<const T>& a, const strided_matrix<const T>& b, index depth,
+                               const T* bias, row_block<const T> first, row_block<const T> second, T scale,
+                               row_block<T> y, block_size size) noexcept {
+    using B = simd::batch<T, Arch>;
+    const B factor(scale);
+    finished_product<Arch, T>(a, b, size.rows, size.columns, depth,
+                              [&](index r, index c, auto extent, const B& sum) DEFT_INLINE_LAMBDA {
+                                  const B value = bias == nullptr ? sum : sum + simd::load<Arch>(bias + c, extent);
+                                  B before = simd::load<Arch>(first.row(r) + c, extent);
+                                  if (second.data != nullptr)
+                                      before += simd::load<Arch>(second.row(r) + c, extent);
+                                  simd::store<T>(y.row(r) + c, factor * (before + value), extent);
+                              });
 }
 
 /// h = sigma(u + bias).

@@ -9,34 +9,33 @@
 #ifndef DEFT_KERNELS_MATRIX_PRODUCT_HPP
 #define DEFT_KERNELS_MATRIX_PRODUCT_HPP
 
-#include <deft/kernels/tile_product.hpp>
+#include <deft/kernels/finished_product.hpp>
+
+#include <type_traits>
 
 namespace deft {
 inline namespace DEFT_ISA {
 namespace kernels {
 namespace detail {
 
-// to = alpha tile + beta to.
-template <class Arch, class T>
-DEFT_ALWAYS_INLINE void write_tile(T alpha, const T* tile, index stride, T beta, const strided_matrix<T>& to,
-                                   index rows, index columns) noexcept {
+// A vector of a row, whose elements are `stride` apart from `to` on, becomes alpha x + beta to.
+template <class Arch, class T, class Extent>
+DEFT_ALWAYS_INLINE void write(T alpha, const simd::batch<T, Arch>& x, T beta, T* to, index stride,
+                              Extent extent) noexcept {
     using B = simd::batch<T, Arch>;
-    if (to.column_stride != 1) {
-        for (index r = 0; r < rows; ++r)
-            for (index c = 0; c < columns; ++c) {
-                T& value = to.data[r * to.row_stride + c * to.column_stride];
-                value = beta == T(0) ? alpha * tile[r * stride + c] : alpha * tile[r * stride + c] + beta * value;
-            }
+    constexpr index width = simd::lanes<T, Arch>;
+    const B scaled = B(alpha) * x;
+    if (stride == 1) {
+        simd::store(to, beta == T(0) ? scaled : simd::fma(B(beta), simd::load<Arch>(to, extent), scaled), extent);
         return;
     }
-    for (index r = 0; r < rows; ++r) {
-        const T* const from = tile + r * stride;
-        T* const row = to.data + r * to.row_stride;
-        simd::for_each_vector<T, Arch, 1>(columns, [&](index c, auto, auto extent) DEFT_INLINE_LAMBDA {
-            const B x = B(alpha) * simd::load<Arch>(from + c, extent);
-            simd::store(row + c, beta == T(0) ? x : simd::fma(B(beta), simd::load<Arch>(row + c, extent), x), extent);
-        });
-    }
+    index count = width;
+    if constexpr (std::is_same_v<Extent, simd::partial>)
+        count = extent.count;
+    T values[std::size_t(width)];
+    simd::store(values, scaled);
+    for (index k = 0; k < count; ++k, to += stride)
+        *to = beta == T(0) ? values[k] : values[k] + beta * *to;
 }
 
 } // namespace detail
@@ -45,7 +44,6 @@ DEFT_ALWAYS_INLINE void write_tile(T alpha, const T* tile, index stride, T beta,
 template <class Arch, class T>
 DEFT_NOINLINE void matrix_product(T alpha, strided_matrix<const T> a, strided_matrix<const T> b, T beta,
                                   strided_matrix<T> c, index rows, index columns, index depth) noexcept {
-    using shape = tile_shape<Arch, T>;
     // Along the rows of C; and few columns as few rows, which saves a panel that is padded to its full width.
     if ((c.column_stride != 1 && c.row_stride == 1) ||
         (columns < rows && columns <= skinny_rows && is_skinny(b.transposed(), a.transposed(), columns))) {
@@ -54,19 +52,14 @@ DEFT_NOINLINE void matrix_product(T alpha, strided_matrix<const T> a, strided_ma
         const index height = rows;
         rows = columns, columns = height;
     }
-    const bool skinny = is_skinny(a, b, rows);
-    if (skinny && depth > 0 && c.column_stride == 1 && alpha == T(1) && (beta == T(0) || beta == T(1)))
+    const bool is_whole = alpha == T(1) && (beta == T(0) || beta == T(1));
+    if (is_whole && depth > 0 && c.column_stride == 1 && is_skinny(a, b, rows))
         return skinny_product<Arch, T>(a, b, rows, columns, depth, beta == T(1), c.data, c.row_stride);
-
-    alignas(64) T tile[std::size_t(shape::tile_size)];
-    const index width = skinny ? shape::columns_for(rows) : shape::tile_columns;
-    const index height = shape::rows_for(rows);
-    for (index i = 0; i < rows; i += height)
-        for (index j = 0; j < columns; j += width) {
-            const index h = rows - i < height ? rows - i : height, w = columns - j < width ? columns - j : width;
-            tile_product<Arch, T>(a.at(i, 0), b.at(0, j), h, w, depth, false, tile, width);
-            detail::write_tile<Arch, T>(alpha, tile, width, beta, c.at(i, j), h, w);
-        }
+    finished_product<Arch, T>(a, b, rows, columns, depth,
+                              [&](index i, index j, auto extent, const simd::batch<T, Arch>& sum) DEFT_INLINE_LAMBDA {
+                                  detail::write<Arch>(alpha, sum, beta, c.data + i * c.row_stride + j * c.column_stride,
+                                                      c.column_stride, extent);
+                              });
 }
 
 } // namespace kernels

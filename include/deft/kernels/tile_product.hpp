@@ -66,14 +66,15 @@ struct tile_shape {
 
 namespace detail {
 
-// Columns of B as panels of panel_columns, each [depth_block][panel_columns], zeros behind the last column. Rows of
+// Columns of B as panels, each [depth][panel_columns] and `size` numbers apart, zeros behind the last column. Rows of
 // neighbours are read whole, so that memory is met in long pieces; they are often a page apart, where the hardware does
 // not look ahead.
 template <class Arch, class T>
-DEFT_ALWAYS_INLINE void pack(const strided_matrix<const T>& b, index depth, index columns, T* packed) noexcept {
+DEFT_ALWAYS_INLINE void pack(const strided_matrix<const T>& b, index depth, index columns, T* packed,
+                             index size) noexcept {
     using shape = tile_shape<Arch, T>;
     using B = simd::batch<T, Arch>;
-    constexpr index width = shape::width, panel = shape::panel_columns, size = shape::depth_block * panel;
+    constexpr index width = shape::width, panel = shape::panel_columns;
     constexpr index ahead = 8, line = 64 / index(sizeof(T));
     const T* const data = b.data;
     const index row_stride = b.row_stride, column_stride = b.column_stride;
@@ -85,8 +86,15 @@ DEFT_ALWAYS_INLINE void pack(const strided_matrix<const T>& b, index depth, inde
             if (p + ahead < depth)
                 for (index j = 0; j < columns; j += line)
                     simd::prefetch(row + ahead * row_stride + j);
-            for (index j = 0; j < whole; j += width)
-                simd::store(packed + j / panel * size + p * panel + j % panel, simd::load<Arch>(row + j));
+            T* to = packed + p * panel;
+            index j = 0;
+            for (; j + panel <= whole; j += panel, to += size) {
+                DEFT_UNROLL
+                for (index v = 0; v < panel; v += width)
+                    simd::store(to + v, simd::load<Arch>(row + j + v));
+            }
+            for (index v = 0; j + v < whole; v += width)
+                simd::store(to + v, simd::load<Arch>(row + j + v));
         }
     } else if (row_stride == 1) {
         whole = columns / width * width;
@@ -114,11 +122,11 @@ DEFT_ALWAYS_INLINE void pack(const strided_matrix<const T>& b, index depth, inde
                 j < columns ? data[p * row_stride + j * column_stride] : T(0);
 }
 
-// Rows of a panel of so many vectors in registers. Rows from `rows` on repeat the last one: their results land in rows
-// of the tile that nobody reads.
-template <class Arch, int Rows, int Vectors, class T>
+// f(row, vector, sum) for `Rows` rows of a panel of so many vectors, summed in registers. Rows from `rows` on repeat
+// the last one.
+template <class Arch, int Rows, int Vectors, class T, class F>
 DEFT_ALWAYS_INLINE void multiply_rows(const strided_matrix<const T>& a, index rows, const T* packed, index depth,
-                                      bool accumulate, T* tile, index stride) noexcept {
+                                      F&& f) noexcept {
     using B = simd::batch<T, Arch>;
     constexpr index width = simd::lanes<T, Arch>;
     const T* from[std::size_t(Rows)];
@@ -150,29 +158,39 @@ DEFT_ALWAYS_INLINE void multiply_rows(const strided_matrix<const T>& a, index ro
     DEFT_UNROLL
     for (int i = 0; i < Rows; ++i) {
         DEFT_UNROLL
-        for (int v = 0; v < Vectors; ++v) {
-            T* const to = tile + i * stride + v * width;
-            simd::store(to, accumulate ? simd::load<Arch>(to) + sum[i][v] : sum[i][v]);
-        }
+        for (int v = 0; v < Vectors; ++v)
+            f(i, v, sum[i][v]);
     }
 }
 
-// All rows of a panel: as many as the registers hold, and at the end two thirds of it where that multiplies fewer rows
-// in vain (8 are 4 and 4, 10 are 6 and 4).
-template <class Arch, class T, int Vectors = tile_shape<Arch, T>::vectors>
-DEFT_ALWAYS_INLINE void multiply_panel(const strided_matrix<const T>& a, index rows, const T* packed, index depth,
-                                       bool accumulate, T* tile, index stride) noexcept {
+// f(first row, rows of the kernel): as many as the registers hold, and at the end two thirds of it where that
+// multiplies fewer rows in vain (8 are 4 and 4, 10 are 6 and 4).
+template <class Arch, class T, class F>
+DEFT_ALWAYS_INLINE void for_each_kernel(index rows, F&& f) noexcept {
     constexpr int tall = tile_shape<Arch, T>::kernel_rows, low = tall / 3 * 2;
     for (index i = 0; i < rows;) {
         const index left = rows - i;
         if (left > 2 * low || (left > low && left <= tall)) {
-            multiply_rows<Arch, tall, Vectors>(a.at(i, 0), left, packed, depth, accumulate, tile + i * stride, stride);
+            f(i, std::integral_constant<int, tall>{});
             i += tall;
         } else {
-            multiply_rows<Arch, low, Vectors>(a.at(i, 0), left, packed, depth, accumulate, tile + i * stride, stride);
+            f(i, std::integral_constant<int, low>{});
             i += low;
         }
     }
+}
+
+// All rows of a panel. Those from `rows` on that a kernel computes land in rows of the tile that nobody reads.
+template <class Arch, class T, int Vectors = tile_shape<Arch, T>::vectors>
+DEFT_ALWAYS_INLINE void multiply_panel(const strided_matrix<const T>& a, index rows, const T* packed, index depth,
+                                       bool accumulate, T* tile, index stride) noexcept {
+    for_each_kernel<Arch, T>(rows, [&](index i, auto count) DEFT_INLINE_LAMBDA {
+        multiply_rows<Arch, decltype(count)::value, Vectors>(
+            a.at(i, 0), rows - i, packed, depth, [&](int r, int v, const simd::batch<T, Arch>& sum) DEFT_INLINE_LAMBDA {
+                T* const to = tile + (i + r) * stride + v * simd::lanes<T, Arch>;
+                simd::store(to, accumulate ? simd::load<Arch>(to) + sum : sum);
+            });
+    });
 }
 
 } // namespace detail
@@ -198,7 +216,7 @@ DEFT_NOINLINE void tile_product(strided_matrix<const T> a, strided_matrix<const 
         for (index p = 0; p < depth; p += shape::depth_block) {
             const index count = depth - p < shape::depth_block ? depth - p : shape::depth_block;
             const index width = columns - c < shape::tile_columns ? columns - c : shape::tile_columns;
-            detail::pack<Arch>(b.at(p, c), count, width, packed);
+            detail::pack<Arch>(b.at(p, c), count, width, packed, shape::depth_block * shape::panel_columns);
             for (index j = 0; j < width; j += shape::panel_columns)
                 detail::multiply_panel<Arch>(a.at(0, p), rows, packed + j * shape::depth_block, count,
                                              accumulate || p > 0, tile + c + j, stride);

@@ -80,10 +80,7 @@ void augmented_shortcut_bottleneck(in_rows<element_t<T, Y>> z, in_rows<element_t
                                         [&](index r, index c, kernels::block_size size) { sum.add_none(r, c, size); });
     detail::for_each_row_block<S>(z.extent(0), all.block_rows(), executor, [&](index r, index count) {
         for (index i = 0; i < paths; ++i)
-            all.expand(i, r, count, [&](index c, auto v, index columns, bool is_first, bool is_last) {
-                sum.add(v, is_first ? detail::path_bias(up_bias, i) : nullptr, r, c, {count, columns},
-                        i == 0 && is_first, i + 1 == paths && is_last);
-            });
+            all.add(i, r, count, sum, i == 0, i + 1 == paths);
     });
 }
 

@@ -48,37 +48,50 @@ public:
         return bias == nullptr ? bias : bias + k;
     }
 
-    /// Rows of a block: as many as make h fit its memory, and half a tile, which is short of the first cache, at most.
+    /// Rows of a block: as many as make h fit its memory, and at most half a tile where v goes through one. Else 132:
+    /// more would be 3 % faster, but leave few blocks to threads; a quarter of 512 rows, in whole kernels.
     index block_rows() const noexcept {
-        constexpr index step = shape::kernel_rows, most = shape::tile_rows / 2;
-        return std::clamp(hidden_size / shape::padded(chunk()) / step * step, step, most);
+        constexpr index step = shape::kernel_rows, tall = std::min<index>(shape::tile_rows, 132);
+        return std::clamp(hidden_size / shape::padded(chunk()) / step * step, step,
+                          has_post() ? shape::tile_rows / 2 : tall);
     }
 
-    /// finish(c, v, columns) with v = h up, without bias, in tiles of the rows [r, r + rows). With post, v is the whole
-    /// sum over hidden units; without, v comes once per chunk of them, and `first` says that it is the first.
+    /// Adds what a path does to rows [r, r + rows): post(v), or h up straight out of the product's registers.
+    void add(index path, index r, index rows, const shortcut_sum<T>& sum, bool is_first, bool is_last) const noexcept {
+        const T* const bias = path_bias(up_bias, path);
+        if (has_post())
+            return expand(path, r, rows, [&](index c, auto v, index columns) {
+                sum.add(v, bias, r, c, {rows, columns}, is_first, is_last);
+            });
+        alignas(64) T h[std::size_t(hidden_size)];
+        for (index k = 0; k < hidden; k += chunk()) {
+            const index count = std::min(chunk(), hidden - k), stride = shape::padded(chunk());
+            fill_hidden(path, r, rows, k, count, h, stride);
+            sum.add_product({h, stride, 1}, up_of(path).at(k, 0), count, k == 0 ? bias : nullptr, r, rows,
+                            is_first && k == 0, is_last && k + count == hidden);
+        }
+    }
+
+    /// finish(c, v, columns) with v = h up, without bias, in tiles of the rows [r, r + rows). h is computed again for
+    /// every tile if a single row of it is too long.
     template <class F>
     void expand(index path, index r, index rows, F&& finish) const noexcept {
         alignas(64) T h[std::size_t(hidden_size)];
         alignas(64) T v[std::size_t(shape::tile_size)];
-        const index step = shape::long_columns_for(rows), most = chunk(), chunks = (hidden + most - 1) / most,
-                    stride = shape::padded(most);
-        // Without post, chunks may be added into y one after the other. With post they meet in the tile; then h is
-        // computed again for every tile if a single row of it is too long.
-        const index passes = has_post() ? 1 : chunks;
+        const index step = shape::long_columns_for(rows), stride = shape::padded(chunk());
         index held = -1;
-        for (index pass = 0; pass < passes; ++pass)
-            for (index c = 0; c < width(); c += step) {
-                const index columns = std::min(step, width() - c);
-                for (index part = pass; part < (has_post() ? chunks : pass + 1); ++part) {
-                    const index k = part * most, count = std::min(most, hidden - k);
-                    if (part != held)
-                        fill_hidden(path, r, rows, k, count, h, stride);
-                    held = part;
-                    kernels::tile_product<arch, T>({h, stride, 1}, up_of(path).at(k, c), rows, columns, count,
-                                                   part > pass, v, step);
-                }
-                finish(c, kernels::row_block<const T>{v, step}, columns, pass == 0, pass + 1 == passes);
+        for (index c = 0; c < width(); c += step) {
+            const index columns = std::min(step, width() - c);
+            for (index k = 0; k < hidden; k += chunk()) {
+                const index count = std::min(chunk(), hidden - k);
+                if (k != held)
+                    fill_hidden(path, r, rows, k, count, h, stride);
+                held = k;
+                kernels::tile_product<arch, T>({h, stride, 1}, up_of(path).at(k, c), rows, columns, count, k > 0, v,
+                                               step);
             }
+            finish(c, kernels::row_block<const T>{v, step}, columns);
+        }
     }
 
 private:
@@ -103,7 +116,7 @@ void bottleneck_cotangent(const bottleneck_paths<T>& all, index path, const view
                           const view<T, 2>& p, Executor& executor) {
     const T* const bias = path_bias(all.up_bias, path);
     for_each_row_block<T>(p.extent(0), all.block_rows(), executor, [&](index r, index rows) {
-        all.expand(path, r, rows, [&](index c, auto v, index columns, bool, bool) {
+        all.expand(path, r, rows, [&](index c, auto v, index columns) {
             kernels::times_derivative<simd::default_arch, T>(all.post, v, bias == nullptr ? bias : bias + c,
                                                              block_at(grad_y, r, c), scale, block_at(p, r, c),
                                                              {rows, columns});

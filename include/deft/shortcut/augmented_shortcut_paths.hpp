@@ -116,15 +116,28 @@ struct shortcut_sum {
     /// Adds sigma(u + bias) for the block of u that begins at row r and column c.
     void add(kernels::row_block<const T> u, const T* bias, index r, index c, kernels::block_size size, bool is_first,
              bool is_last) const noexcept {
-        const kernels::row_block<T> to = block_at(y, r, c);
-        const kernels::row_block<const T> sum{to.data, to.stride}, nothing{nullptr, 0};
-        kernels::add_activated<arch, T>(sigma, u, bias == nullptr ? bias : bias + c,
-                                        is_first ? block_at(main, r, c) : sum,
-                                        is_first ? block_at(beside, r, c) : nothing, is_last ? scale : T(1), to, size);
+        kernels::add_activated<arch, T>(sigma, u, bias == nullptr ? bias : bias + c, before(r, c, is_first),
+                                        beside_at(r, c, is_first), is_last ? scale : T(1), block_at(y, r, c), size);
+    }
+    /// Adds a b + bias, a: [count, depth], to whole rows from row r on.
+    void add_product(const kernels::strided_matrix<const T>& a, const kernels::strided_matrix<const T>& b, index depth,
+                     const T* bias, index r, index count, bool is_first, bool is_last) const noexcept {
+        kernels::add_product<arch, T>(a, b, depth, bias, before(r, 0, is_first), beside_at(r, 0, is_first),
+                                      is_last ? scale : T(1), block_at(y, r, 0), {count, y.extent(1)});
     }
     /// All there is without paths.
     void add_none(index r, index c, kernels::block_size size) const noexcept {
         kernels::add_blocks<arch, T>(block_at(main, r, c), block_at(beside, r, c), scale, block_at(y, r, c), size);
+    }
+
+private:
+    // What the first path is added to, and others: what is in y already.
+    kernels::row_block<const T> before(index r, index c, bool is_first) const noexcept {
+        const kernels::row_block<T> sum = block_at(y, r, c);
+        return is_first ? block_at(main, r, c) : kernels::row_block<const T>{sum.data, sum.stride};
+    }
+    kernels::row_block<const T> beside_at(index r, index c, bool is_first) const noexcept {
+        return is_first ? block_at(beside, r, c) : kernels::row_block<const T>{nullptr, 0};
     }
 };
 
