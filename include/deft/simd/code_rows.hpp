@@ -158,7 +158,8 @@ DEFT_ALWAYS_INLINE code_vector extract(const code_vector& u, int shift) noexcept
         return u;
     } else {
 #if defined(__AVX512BW__)
-        const __m512i moved = shift == 0 ? u.bytes : _mm512_srli_epi16(u.bytes, static_cast<unsigned>(shift));
+        // & 15: an int for some compilers, unsigned for others, a warning for neither.
+        const __m512i moved = shift == 0 ? u.bytes : _mm512_srli_epi16(u.bytes, shift & 15);
         return {_mm512_and_si512(moved, _mm512_set1_epi8((1 << Bits) - 1))};
 #elif defined(__AVX2__)
         const __m256i moved = shift == 0 ? u.bytes : _mm256_srli_epi16(u.bytes, shift);
