@@ -161,12 +161,12 @@ public:
         const index n = length(), work = tables.template work_count<arch>();
         detail::for_each_row_block(x.extent(0), width, threads_, executor, [&](index part, index r, index count) {
             T* const lanes = work_.data() + part * work;
-            kernels::load_lanes<arch>(x.data() + r * x.stride(0), x.stride(0), count, n,
-                                      [&](index t) DEFT_INLINE_LAMBDA { return lanes + input(t) * width; });
-            const T* const result = kernels::dct_lanes<arch>(tables, transposed, lanes);
-            kernels::store_lanes<arch>(y.data() + r * y.stride(0), y.stride(0), count, n,
-                                       [&](index t)
-                                           DEFT_INLINE_LAMBDA { return simd::load<arch>(result + output(t) * width); });
+            kernels::load_lanes<arch>(x.data() + r * x.stride(0), x.stride(0), count, n, input.of<arch>(lanes));
+            S* const to = y.data() + r * y.stride(0);
+            const auto ahead = kernels::dct_rows_ahead::of<arch>(to, count, y.stride(0), n, y.extent(0));
+            const auto result = output.of<arch>(kernels::dct_lanes<arch>(tables, transposed, lanes, ahead));
+            kernels::store_lanes<arch>(to, y.stride(0), count, n,
+                                       [=](index t) DEFT_INLINE_LAMBDA { return simd::load<arch>(result(t)); });
         });
     }
 

@@ -97,9 +97,11 @@ public:
         const kernels::dct_features<T> f = features(t, weight);
         detail::for_each_row_block(
             x.extent(0), width, options_.threads, executor, [&](index part, index r, index count) {
+                S* const to = phi.data() + r * phi.stride(0);
                 kernels::dct_features_forward<arch>(
-                    f, x.data() + r * x.stride(0), x.stride(0), count, phi.data() + r * phi.stride(0), phi.stride(0),
-                    log_scale == nullptr ? nullptr : log_scale + r, work_.data() + part * work_count_);
+                    f, x.data() + r * x.stride(0), x.stride(0), count, to, phi.stride(0),
+                    log_scale == nullptr ? nullptr : log_scale + r, work_.data() + part * work_count_,
+                    kernels::dct_rows_ahead::of<arch>(to, count, phi.stride(0), phi.extent(1), phi.extent(0)));
             });
     }
 

@@ -70,8 +70,8 @@ struct feature_scalars {
 // The rows in `lanes`, transformed; u = the exponentials of all features before their factor, or for log the features.
 // y is where the transform is left.
 template <class Arch, class T>
-DEFT_NOINLINE feature_scalars<T, Arch> features_of_lanes(const dct_features<T>& f, T* lanes, T* u,
-                                                         const T*& y_out) noexcept {
+DEFT_NOINLINE feature_scalars<T, Arch> features_of_lanes(const dct_features<T>& f, T* lanes, T* u, const T*& y_out,
+                                                         const dct_rows_ahead& ahead = {}) noexcept {
     using B = simd::batch<T, Arch>;
     constexpr index width = simd::lanes<T, Arch>;
     const index d = f.d(), m = f.m;
@@ -89,8 +89,8 @@ DEFT_NOINLINE feature_scalars<T, Arch> features_of_lanes(const dct_features<T>& 
     }
     const B norm = B(f.penalty * f.scale * f.scale) * squares;
 
-    const T* const y = dct_lanes<Arch>(*f.tables, f.transposed, lanes);
-    const dct_order order = f.tables->output(f.transposed);
+    const T* const y = dct_lanes<Arch>(*f.tables, f.transposed, lanes, ahead);
+    const auto transformed = f.tables->output(f.transposed).template of<Arch>(y);
     y_out = y;
     const B poison = simd::load<Arch>(y) * B(T(0)); // infinite lanes become NaN
     B most[4];
@@ -100,7 +100,7 @@ DEFT_NOINLINE feature_scalars<T, Arch> features_of_lanes(const dct_features<T>& 
         by_fours(d, [&](index j, auto count) DEFT_INLINE_LAMBDA {
             DEFT_UNROLL
             for (int v = 0; v < decltype(count)::value; ++v) {
-                const B a = B(f.t[first + j + v]) * simd::load<Arch>(y + order(j + v) * width);
+                const B a = B(f.t[first + j + v]) * simd::load<Arch>(transformed(j + v));
                 simd::store<T>(u + (first + j + v) * width, a);
                 most[v] = simd::at_least(most[v], a);
             }
@@ -142,14 +142,13 @@ DEFT_NOINLINE feature_scalars<T, Arch> features_of_lanes(const dct_features<T>& 
 /// `count` <= lanes rows at x to phi; log_scale, one per row, may be null. `work` holds forward_count numbers.
 template <class Arch, class S, class T>
 void dct_features_forward(const dct_features<T>& f, const S* x, index x_stride, index count, S* phi, index phi_stride,
-                          T* log_scale, T* work) noexcept {
+                          T* log_scale, T* work, const dct_rows_ahead& ahead) noexcept {
     using B = simd::batch<T, Arch>;
     constexpr index width = simd::lanes<T, Arch>;
     T* const u = work + f.tables->template work_count<Arch>();
-    const dct_order order = f.tables->input(f.transposed);
-    load_lanes<Arch>(x, x_stride, count, f.d(), [&](index j) DEFT_INLINE_LAMBDA { return work + order(j) * width; });
+    load_lanes<Arch>(x, x_stride, count, f.d(), f.tables->input(f.transposed).template of<Arch>(work));
     const T* y = nullptr;
-    const auto scalars = detail::features_of_lanes<Arch>(f, work, u, y);
+    const auto scalars = detail::features_of_lanes<Arch>(f, work, u, y, ahead);
     const B factor = scalars.factor;
     const T* const weight = f.weight;
     const auto store = [&](auto&& value) DEFT_INLINE_LAMBDA { store_lanes<Arch>(phi, phi_stride, count, f.m, value); };
@@ -192,11 +191,10 @@ void dct_features_backward(const dct_features<T>& f, const dct_features_rows<T>&
     const index d = f.d(), m = f.m, tables = f.tables->template work_count<Arch>();
     T *const back = work + tables, *const u = back + tables, *const g = u + m * width, *const x = g + m * width;
     const T *const t = f.t, *const weight = f.form == feature_form::log ? nullptr : f.weight;
-    const dct_order input = f.tables->input(f.transposed), output = f.tables->output(f.transposed);
-    load_lanes<Arch>(rows.x, rows.x_stride, rows.count, d,
-                     [&](index j) DEFT_INLINE_LAMBDA { return work + input(j) * width; });
+    const auto input = f.tables->input(f.transposed).template of<Arch>(work);
+    load_lanes<Arch>(rows.x, rows.x_stride, rows.count, d, input);
     for (index j = 0; j < d; ++j) // the transform overwrites its input
-        simd::store<T>(x + j * width, simd::load<Arch>(work + input(j) * width));
+        simd::store<T>(x + j * width, simd::load<Arch>(input(j)));
     load_lanes<Arch>(rows.grad_phi, rows.grad_phi_stride, rows.count, m,
                      [&](index j) DEFT_INLINE_LAMBDA { return g + j * width; });
     const T* y = nullptr;
@@ -214,25 +212,27 @@ void dct_features_backward(const dct_features<T>& f, const dct_features_rows<T>&
         total = total + weighted;
     }
     const B mean = f.form == feature_form::softmax ? total : B(T(0));
-    const dct_order back_input = f.tables->input(!f.transposed), back_output = f.tables->output(!f.transposed);
+    const auto transformed = f.tables->output(f.transposed).template of<Arch>(y);
+    const auto back_input = f.tables->input(!f.transposed).template of<Arch>(back);
     for (index i = 0; i < d; ++i) {
         B dy(T(0));
-        const B here = simd::load<Arch>(y + output(i) * width);
+        const B here = simd::load<Arch>(transformed(i));
         for (index j = i; j < m; j += d) {
             const B du = simd::fma(-mean, simd::load<Arch>(u + j * width), simd::load<Arch>(g + j * width));
             simd::store<T>(grad_t + j * width, simd::fma(du, here, simd::load<Arch>(grad_t + j * width)));
             dy = simd::fma(du, B(t[j]), dy);
         }
-        simd::store<T>(back + back_input(i) * width, dy);
+        simd::store<T>(back_input(i), dy);
     }
-    const T* const dx = dct_lanes<Arch>(*f.tables, !f.transposed, back);
+    const T* const result = dct_lanes<Arch>(*f.tables, !f.transposed, back);
+    const auto dx = f.tables->output(!f.transposed).template of<Arch>(result);
     B level = total; // A
     if (f.form == feature_form::shifted || f.form == feature_form::softmax)
         level =
             rows.grad_log_scale == nullptr ? B(T(0)) : simd::load<Arch>(rows.grad_log_scale, simd::partial{rows.count});
     const B pull = level * B(T(-2) * f.penalty * f.scale * f.scale);
     store_lanes<Arch>(rows.grad_x, rows.grad_x_stride, rows.count, d, [&](index i) DEFT_INLINE_LAMBDA {
-        return simd::fma(pull, simd::load<Arch>(x + i * width), simd::load<Arch>(dx + back_output(i) * width));
+        return simd::fma(pull, simd::load<Arch>(x + i * width), simd::load<Arch>(dx(i)));
     });
 }
 
