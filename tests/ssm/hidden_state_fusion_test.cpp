@@ -57,6 +57,28 @@ TEMPLATE_TEST_CASE("rows of zeros, huge rows and saturated gates", "[hidden_stat
     CHECK((std::isnan(overflowed) || overflowed == 0));
 }
 
+TEMPLATE_TEST_CASE("infinite hidden units saturate gates, whatever the width", "[hidden_state_fusion]", float, double) {
+    using T = TestType;
+    const T huge = T(sizeof(T) == 4 ? 1e30 : 1e300);
+    for (const index rows : {3, 9, 20})
+        for (const index width : {1, 5, 16, 35, 70}) {
+            const std::vector<T> c(std::size_t(rows * width), T(1)), p(std::size_t(rows * width), T(2)), w1{huge},
+                w2(std::size_t(width), T(1)), x(std::size_t(rows), huge);
+            std::vector<T> y(c.size());
+            deft::hidden_state_fusion<T>({.current = {c.data(), {rows, width}},
+                                          .x = {x.data(), {rows, 1}},
+                                          .past = {p.data(), {1, rows, width}},
+                                          .w1 = {w1.data(), {1, 1}},
+                                          .w2 = {w2.data(), {width, 1}}},
+                                         {y.data(), {rows, width}}, {.gate = activation::sigmoid});
+            std::size_t right = 0; // f is 3 everywhere
+            for (const T value : y)
+                right += std::abs(value - T(1)) < T(1e-6);
+            CAPTURE(rows, width);
+            CHECK(right == y.size());
+        }
+}
+
 TEST_CASE("hidden_state_fusion rejects bad input", "[hidden_state_fusion]") {
     const std::vector<float> data(512, 1.0f);
     const float* const p = data.data();

@@ -98,7 +98,7 @@ DEFT_NOINLINE void add_product(const strided_matrix<const T>& a, const strided_m
                                row_block<T> y, block_size size) noexcept {
     using B = simd::batch<T, Arch>;
     const B factor(scale);
-    finished_product<Arch, T>(a, b, size.rows, size.columns, depth,
+    finished_product<Arch, T>(a, b, size.rows, size.columns, depth, long_piece,
                               [&](index r, index c, auto extent, const B& sum) DEFT_INLINE_LAMBDA {
                                   const B value = bias == nullptr ? sum : sum + simd::load<Arch>(bias + c, extent);
                                   B before = simd::load<Arch>(first.row(r) + c, extent);

@@ -14,21 +14,25 @@
 namespace deft {
 inline namespace DEFT_ISA {
 namespace kernels {
+
+/// Columns at a time: many where f meets memory, which is slow to start in many rows; few where there are few rows,
+/// whose time is that of packing B, so that what is packed stays in the first cache.
+inline constexpr index long_piece = 512, short_piece = 128;
+
 namespace detail {
 
 // Of few terms. Rows of what f reads and writes are met a few at a time, in long pieces; columns of B are packed once
 // for all rows.
 template <class Arch, class T, class F>
 DEFT_ALWAYS_INLINE void finished_short_sums(const strided_matrix<const T>& a, const strided_matrix<const T>& b,
-                                            index rows, index columns, index depth, F&& f) noexcept {
+                                            index rows, index columns, index depth, index longest_piece,
+                                            F&& f) noexcept {
     using shape = tile_shape<Arch, T>;
     using B = simd::batch<T, Arch>;
     constexpr index packed_size = shape::depth_block * shape::tile_columns;
     alignas(64) T packed[std::size_t(packed_size)];
-    // Many rows: what f meets is what takes time. Few: packing, whose stores disturb its loads if panels are many.
-    const index longest = rows < 48 ? 128 : 512;
     const index fit = packed_size / depth / shape::panel_columns * shape::panel_columns;
-    const index piece = fit < longest ? fit : longest;
+    const index piece = fit < longest_piece ? fit : longest_piece;
     for (index c = 0; c < columns; c += piece) {
         const index width = columns - c < piece ? columns - c : piece;
         pack<Arch>(b.at(0, c), depth, width, packed, depth * shape::panel_columns);
@@ -58,11 +62,11 @@ DEFT_ALWAYS_INLINE void finished_short_sums(const strided_matrix<const T>& a, co
 /// See the top of this file.
 template <class Arch, class T, class F>
 DEFT_ALWAYS_INLINE void finished_product(strided_matrix<const T> a, strided_matrix<const T> b, index rows,
-                                         index columns, index depth, F&& f) noexcept {
+                                         index columns, index depth, index longest_piece, F&& f) noexcept {
     using shape = tile_shape<Arch, T>;
     const bool skinny = is_skinny(a, b, rows);
     if (!skinny && depth > 0 && depth <= shape::depth_block)
-        return detail::finished_short_sums<Arch>(a, b, rows, columns, depth, f);
+        return detail::finished_short_sums<Arch>(a, b, rows, columns, depth, longest_piece, f);
     alignas(64) T tile[std::size_t(shape::tile_size)];
     const index height = shape::rows_for(rows), step = skinny ? shape::columns_for(rows) : shape::tile_columns;
     for (index i = 0; i < rows; i += height)

@@ -55,7 +55,7 @@ DEFT_NOINLINE void matrix_product(T alpha, strided_matrix<const T> a, strided_ma
     const bool is_whole = alpha == T(1) && (beta == T(0) || beta == T(1));
     if (is_whole && depth > 0 && c.column_stride == 1 && is_skinny(a, b, rows))
         return skinny_product<Arch, T>(a, b, rows, columns, depth, beta == T(1), c.data, c.row_stride);
-    finished_product<Arch, T>(a, b, rows, columns, depth,
+    finished_product<Arch, T>(a, b, rows, columns, depth, rows < 48 ? short_piece : long_piece,
                               [&](index i, index j, auto extent, const simd::batch<T, Arch>& sum) DEFT_INLINE_LAMBDA {
                                   detail::write<Arch>(alpha, sum, beta, c.data + i * c.row_stride + j * c.column_stride,
                                                       c.column_stride, extent);

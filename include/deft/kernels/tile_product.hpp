@@ -103,10 +103,7 @@ DEFT_ALWAYS_INLINE void pack(const strided_matrix<const T>& b, index depth, inde
             index p = 0;
             for (; p + width <= depth; p += width) {
                 B square[std::size_t(width)];
-                DEFT_UNROLL
-                for (index i = 0; i < width; ++i)
-                    square[i] = simd::load<Arch>(data + p + (j + i) * column_stride);
-                simd::transpose(square);
+                simd::load_transposed(data + p + j * column_stride, column_stride, square);
                 DEFT_UNROLL
                 for (index i = 0; i < width; ++i)
                     simd::store(to + (p + i) * panel, square[i]);

@@ -56,6 +56,9 @@ public:
     index past() const noexcept {
         return in.past.extent(0);
     }
+    factor to_gates() const noexcept {
+        return factor{in.w2.data(), in.w2.stride(0), 1}.transposed();
+    }
     /// Hidden units at a time: what fits a tile beside the rows.
     index chunk() const noexcept {
         constexpr index most = shape::tile_size / shape::kernel_rows / shape::panel_columns * shape::panel_columns;
@@ -63,6 +66,11 @@ public:
     }
     index chunks() const noexcept {
         return middle() == 0 ? 1 : (middle() + chunk() - 1) / chunk();
+    }
+    /// Whether gates go from the product straight into the sum: one for each channel, of hidden units that are there at
+    /// once, on states as they are.
+    bool is_direct() const noexcept {
+        return options.gate_group == 1 && !in.proj.is_given() && middle() > 0 && chunks() == 1;
     }
     /// Rows of a block: their f stays in the second cache until its norm is known, and a tile of their gates holds long
     /// pieces of each.
@@ -94,9 +102,8 @@ public:
             if (held != p)
                 hidden(r, rows, first, units, h, h);
             held = p;
-            kernels::tile_product<arch, T>({h, stride_of_hidden(), 1},
-                                           factor{in.w2.data(), in.w2.stride(0), 1}.at(k, first).transposed(), rows,
-                                           count, units, p > 0, tile, stride);
+            kernels::tile_product<arch, T>({h, stride_of_hidden(), 1}, to_gates().at(first, k), rows, count, units,
+                                           p > 0, tile, stride);
         }
     }
 
