@@ -4,7 +4,9 @@
 
 #include <deft/pruning/low_rank_modulated_linear.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 namespace deft::testing {
@@ -52,6 +54,36 @@ TEMPLATE_TEST_CASE("factors of zero leave the general layer, bit for bit", "[low
     }
     run(up, single, 1, y);
     CHECK(y != plain);
+}
+
+TEMPLATE_TEST_CASE("runs of rows of one task are what they are alone, wherever they begin",
+                   "[low_rank_modulated_linear]", float, double) {
+    using T = TestType;
+    random_values random(2);
+    const auto some = [&](extents shape) {
+        const std::vector<double> values = random.normal(shape).values;
+        return std::vector<T>(values.begin(), values.end());
+    };
+    const index n = 50, r = 6;
+    for (const index m : {70, 200})
+        for (const auto& [first, second] : {std::pair<index, index>{11, 13}, {9, 40}, {97, 91}, {181, 11}}) {
+            const index rows = first + second;
+            const std::vector<T> x = some({rows, n}), w = some({m, n}), down = some({2, r, n}), up = some({2, m, r});
+            std::vector<std::int64_t> task(std::size_t(rows), 1);
+            std::fill_n(task.begin(), first, 0);
+            std::vector<T> whole(std::size_t(rows * m)), parts(whole.size());
+            const auto run = [&](index begin, index count, std::vector<T>& to) {
+                deft::low_rank_modulated_linear<T>({x.data() + begin * n, {count, n}}, {w.data(), {m, n}},
+                                                   {down.data(), {2, r, n}}, {up.data(), {2, m, r}},
+                                                   {task.data() + begin, {count}}, absent, absent,
+                                                   {to.data() + begin * m, {count, m}});
+            };
+            run(0, rows, whole);
+            run(0, first, parts);
+            run(first, second, parts);
+            CAPTURE(m, first, second);
+            CHECK(whole == parts);
+        }
 }
 
 TEST_CASE("tasks without rows get zero gradients", "[low_rank_modulated_linear]") {
