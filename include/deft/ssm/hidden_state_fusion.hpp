@@ -73,8 +73,9 @@ void fuse_rows(const fusion_gate<T>& gate, index r, index rows, const view<T, 2>
     if (gate.is_direct()) {
         gate.hidden(r, rows, 0, gate.middle(), h, h);
         kernels::fuse_product<arch, T>(gate.options.gate, {h, gate.stride_of_hidden(), 1}, gate.to_gates(),
-                                       gate.middle(), &current(r, 0), current.stride(0), gate.past_at(r, 0, nullptr),
-                                       gate.in.past.stride(1), &y(r, 0), y.stride(0), rows, gate.width(), squares);
+                                       gate.middle(), current.data() + r * current.stride(0), current.stride(0),
+                                       gate.past_at(r, 0, nullptr), gate.in.past.stride(1), y.data() + r * y.stride(0),
+                                       y.stride(0), rows, gate.width(), squares);
         return;
     }
     const index step = shape::long_columns_for(rows), group = gate.options.gate_group,
