@@ -109,30 +109,58 @@ DEFT_ALWAYS_INLINE simd::batch<T, Arch> zeros_behind(const simd::batch<T, Arch>&
 
 } // namespace detail
 
-/// The same for a block of up to tile_rows rows, with g = act(h w) straight out of the product's registers; squares[i]
-/// becomes the sum of row i. Row i of f begins at f + i f_stride, and so on.
-template <class Arch, class T>
-DEFT_NOINLINE void fuse_product(activation kind, const strided_matrix<const T>& h, const strided_matrix<const T>& w,
-                                index depth, const T* c, index c_stride, past_rows<const T> past, index past_stride,
-                                T* f, index f_stride, index rows, index n, double* squares) noexcept {
+/// A block of rows: row i of each lies i strides behind the first.
+template <class T>
+struct fused_rows {
+    const T* c;
+    index c_stride;
+    past_rows<const T> past;
+    index past_stride;
+    T* f;
+    index f_stride;
+    T* gates; ///< room for u, the gates before their activation; null: they are not kept
+    index gates_stride;
+};
+
+namespace detail {
+
+template <bool Keep, class Arch, class Base, class T>
+DEFT_NOINLINE void fuse_product(Base, const strided_matrix<const T>& h, const strided_matrix<const T>& w, index depth,
+                                const fused_rows<T>& at, index rows, index n, double* squares) noexcept {
     using B = simd::batch<T, Arch>;
     constexpr index width = simd::lanes<T, Arch>;
     alignas(64) T parts[std::size_t(tile_shape<Arch, T>::tile_rows * width)] = {};
     T* const sums = parts;
+    const fused_rows<T> to = at; // a copy: vector stores may alias anything, and it would be read again after each
     // [=]: what a lambda in a lambda has by reference g++ 12 reads again after every store, 1.1 to 1.4 times slower.
-    detail::dispatch_gate(kind, [&](auto base) {
-        finished_product<Arch, T>(
-            h, w, rows, n, depth, long_piece, [=](index i, index j, auto extent, const B& u) DEFT_INLINE_LAMBDA {
-                const past_rows<const T> here{past.data + i * past_stride, past.stride, past.count};
-                const B sum = simd::fma(decltype(base)::value(u, B(T(0))), detail::sum_of_past<Arch>(here, j, extent),
-                                        simd::load<Arch>(c + i * c_stride + j, extent));
-                simd::store(f + i * f_stride + j, sum, extent);
-                const B part = detail::zeros_behind(sum, extent);
-                simd::store(sums + i * width, simd::fma(part, part, simd::load<Arch>(sums + i * width)));
-            });
-    });
+    finished_product<Arch, T>(
+        h, w, rows, n, depth, long_piece, [=](index i, index j, auto extent, const B& u) DEFT_INLINE_LAMBDA {
+            const past_rows<const T> past{to.past.data + i * to.past_stride, to.past.stride, to.past.count};
+            const B sum = simd::fma(Base::value(u, B(T(0))), sum_of_past<Arch>(past, j, extent),
+                                    simd::load<Arch>(to.c + i * to.c_stride + j, extent));
+            if constexpr (Keep)
+                simd::store(to.gates + i * to.gates_stride + j, u, extent);
+            simd::store(to.f + i * to.f_stride + j, sum, extent);
+            const B part = zeros_behind(sum, extent);
+            simd::store(sums + i * width, simd::fma(part, part, simd::load<Arch>(sums + i * width)));
+        });
     for (index i = 0; i < rows; ++i)
         squares[i] = static_cast<double>(simd::reduce_add(simd::load<Arch>(parts + i * width)));
+}
+
+} // namespace detail
+
+/// The same for a block of up to tile_rows rows, with g = act(u), u = h w straight out of the product's registers;
+/// squares[i] becomes the sum of row i.
+template <class Arch, class T>
+void fuse_product(activation kind, const strided_matrix<const T>& h, const strided_matrix<const T>& w, index depth,
+                  const fused_rows<T>& at, index rows, index n, double* squares) noexcept {
+    detail::dispatch_gate(kind, [&](auto base) {
+        if (at.gates != nullptr)
+            detail::fuse_product<true, Arch>(base, h, w, depth, at, rows, n, squares);
+        else
+            detail::fuse_product<false, Arch>(base, h, w, depth, at, rows, n, squares);
+    });
 }
 
 /// y = r w y; w may be null: ones.

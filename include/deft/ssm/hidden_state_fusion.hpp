@@ -54,6 +54,19 @@ void check_fusion(const char* op, const hidden_state_fusion_inputs<T>& in, const
           op, "gate", "must be silu, sigmoid or identity", double(options.gate));
 }
 
+/// f of rows [r, r + rows) into y, and the sums of its squares, where the gate is direct and there are past states; h
+/// holds the hidden units. Row i of the gates before their activation goes to kept + i kept_stride, if not null.
+template <class T>
+void fuse_rows_directly(const fusion_gate<T>& gate, index r, index rows, const T* h, const view<T, 2>& y,
+                        double* squares, T* kept = nullptr, index kept_stride = 0) noexcept {
+    const view<const T, 2>& current = gate.in.current;
+    kernels::fuse_product<simd::default_arch, T>(
+        gate.options.gate, {h, gate.stride_of_hidden(), 1}, gate.to_gates(), gate.middle(),
+        {current.data() + r * current.stride(0), current.stride(0), gate.past_at(r, 0, nullptr), gate.in.past.stride(1),
+         y.data() + r * y.stride(0), y.stride(0), kept, kept_stride},
+        rows, gate.width(), squares);
+}
+
 /// f of rows [r, r + rows) into y, and the sums of its squares.
 template <class T>
 void fuse_rows(const fusion_gate<T>& gate, index r, index rows, const view<T, 2>& y, double* squares) noexcept {
@@ -72,11 +85,7 @@ void fuse_rows(const fusion_gate<T>& gate, index r, index rows, const view<T, 2>
     }
     if (gate.is_direct()) {
         gate.hidden(r, rows, 0, gate.middle(), h, h);
-        kernels::fuse_product<arch, T>(gate.options.gate, {h, gate.stride_of_hidden(), 1}, gate.to_gates(),
-                                       gate.middle(), current.data() + r * current.stride(0), current.stride(0),
-                                       gate.past_at(r, 0, nullptr), gate.in.past.stride(1), y.data() + r * y.stride(0),
-                                       y.stride(0), rows, gate.width(), squares);
-        return;
+        return fuse_rows_directly<T>(gate, r, rows, h, y, squares);
     }
     const index step = shape::long_columns_for(rows), group = gate.options.gate_group,
                 channels = gate.piece_channels(step);

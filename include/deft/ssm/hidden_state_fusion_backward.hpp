@@ -41,10 +41,24 @@ view<T, 2> part_of(const view<T, 2>& v, index r, index rows, index c, index colu
     return {v.data() + r * v.stride(0) + c, {rows, columns}, {v.stride(0), index{1}}};
 }
 
+/// Hidden units u and h = silu(u). Where the norm's gradient has to compute them and the gates of all channels, they
+/// are kept for what follows: the gates, before their activation, where the gradient of the oldest past states is to
+/// be.
+template <class T>
+struct fusion_units {
+    static constexpr std::size_t size = std::size_t(kernels::tile_shape<simd::default_arch, T>::tile_size);
+    alignas(64) T u[size], h[size];
+    const bool are_kept;
+
+    explicit fusion_units(const fusion_gate<T>& gate) noexcept
+        : are_kept(gate.is_direct() && gate.past() > 0 && gate.options.norm == fusion_norm::rms) {}
+};
+
 /// grad.current of rows [r, r + rows): f, then the gradient of f; grad.norm_weight is added to.
 template <class T>
 void fusion_norm_gradient(const fusion_gate<T>& gate, const view<const T, 2>& grad_y,
-                          const hidden_state_fusion_gradients<T>& grad, index r, index rows) noexcept {
+                          const hidden_state_fusion_gradients<T>& grad, index r, index rows,
+                          fusion_units<T>& hidden) noexcept {
     using arch = simd::default_arch;
     const index width = gate.width();
     const T* const w = gate.in.norm_weight.is_given() ? gate.in.norm_weight.data() : nullptr;
@@ -54,7 +68,13 @@ void fusion_norm_gradient(const fusion_gate<T>& gate, const view<const T, 2>& gr
         return;
     }
     double squares[std::size_t(fusion_gate<T>::shape::tile_rows)];
-    fuse_rows<T>(gate, r, rows, grad.current, squares);
+    if (hidden.are_kept) {
+        const view<T, 3>& gates = grad.past;
+        gate.hidden(r, rows, 0, gate.middle(), hidden.u, hidden.h);
+        fuse_rows_directly<T>(gate, r, rows, hidden.h, grad.current, squares, gates.data() + r * gates.stride(1),
+                              gates.stride(1));
+    } else
+        fuse_rows<T>(gate, r, rows, grad.current, squares);
     for (index i = 0; i < rows; ++i) {
         T* const f = grad.current.data() + (r + i) * grad.current.stride(0);
         const T* const g = grad_y.data() + (r + i) * grad_y.stride(0);
@@ -126,22 +146,29 @@ void fusion_gate_gradient(const fusion_gate<T>& gate, const hidden_state_fusion_
 /// Hidden units of part p: grad.w2, then through silu grad.w1 and grad.x, which are added to.
 template <class T>
 void fusion_hidden_gradient(const fusion_gate<T>& gate, const hidden_state_fusion_gradients<T>& grad, index r,
-                            index rows, index p) noexcept {
+                            index rows, index p, fusion_units<T>& hidden) noexcept {
     using arch = simd::default_arch;
     using shape = kernels::tile_shape<arch, T>;
-    alignas(64) T u[std::size_t(shape::tile_size)], h[std::size_t(shape::tile_size)], t[std::size_t(shape::tile_size)];
+    alignas(64) T t[std::size_t(shape::tile_size)];
+    T *const u = hidden.u, *const h = hidden.h;
     alignas(64) T gates[std::size_t(shape::tile_size)], cotangent[std::size_t(shape::tile_size)];
     const index first = p * gate.chunk(), units = std::min(gate.chunk(), gate.middle() - first),
                 step = shape::long_columns_for(rows), stride = gate.stride_of_hidden();
     serial_executor serial;
-    gate.hidden(r, rows, first, units, u, h);
+    if (!hidden.are_kept)
+        gate.hidden(r, rows, first, units, u, h);
     index held = p;
     for (index k = 0; k < gate.gates(); k += step) {
         const index count = std::min(step, gate.gates() - k);
-        gate.gate_tile(r, rows, k, count, h, held, gates, step);
-        if (held != p)
-            gate.hidden(r, rows, first, units, u, h);
-        held = p;
+        if (hidden.are_kept) {
+            for (index i = 0; i < rows; ++i)
+                std::copy_n(grad.past.data() + (r + i) * grad.past.stride(1) + k, count, gates + i * step);
+        } else {
+            gate.gate_tile(r, rows, k, count, h, held, gates, step);
+            if (held != p)
+                gate.hidden(r, rows, first, units, u, h);
+            held = p;
+        }
         fusion_gate_gradient<T>(gate, grad, r, rows, k, count, p == 0, gates, cotangent, step);
         const kernels::strided_matrix<const T> e{cotangent, step, 1};
         multiply<T>(e.transposed(), {h, stride, 1}, rows, true, part_of(grad.w2, k, count, first, units), serial);
@@ -195,11 +222,12 @@ void hidden_state_fusion_backward(const hidden_state_fusion_inputs<T>& in, deft:
     detail::fill_zero(grad.proj);
     detail::fill_zero(grad.norm_weight);
     const index rows = in.current.extent(0), height = gate.block_rows();
+    detail::fusion_units<T> hidden(gate);
     for (index r = 0; r < rows; r += height) {
         const index count = std::min(height, rows - r);
-        detail::fusion_norm_gradient<T>(gate, grad_y, grad, r, count);
+        detail::fusion_norm_gradient<T>(gate, grad_y, grad, r, count, hidden);
         for (index p = 0; has_gates && p < gate.chunks(); ++p)
-            detail::fusion_hidden_gradient<T>(gate, grad, r, count, p);
+            detail::fusion_hidden_gradient<T>(gate, grad, r, count, p, hidden);
     }
 }
 

@@ -128,6 +128,8 @@ std::vector<test_case> hidden_state_fusion::cases() {
     add(7, 4, 5, 1, 2100, 2);      // hidden units in parts
     add(12, 0, 5, 1, 3, 1);
     add(12, 3, 5, 1, 0, 1);
+    for (const index past : {1, 2}) // several blocks of rows in several pieces, without and with a norm
+        add(110, 4, 1100, 1, 6, past);
     return cases;
 }
 DEFT_ADAPTER(hidden_state_fusion)
