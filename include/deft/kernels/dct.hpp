@@ -220,8 +220,9 @@ private:
 namespace detail {
 
 // Bins k and h - k of the complex transform z of even and odd elements -> y_k, y_{n-k}, y_{h-k}, y_{h+k}.
-template <class Arch, class T>
-DEFT_NOINLINE void rotate_bins(const dct_tables<T>& tables, dct_rows_ahead ahead, const T* z, T* y) noexcept {
+template <class Arch, class Order, class T>
+DEFT_NOINLINE void rotate_bins(const dct_tables<T>& tables, dct_rows_ahead ahead, Order bin, const T* z,
+                               T* y) noexcept {
     using B = simd::batch<T, Arch>;
     constexpr index width = simd::lanes<T, Arch>;
     const index n = tables.n, h = n / 2;
@@ -232,7 +233,7 @@ DEFT_NOINLINE void rotate_bins(const dct_tables<T>& tables, dct_rows_ahead ahead
     for (index k = 1; 2 * k <= h; ++k) {
         ahead.ask<Arch, T, 4>();
         f += 6;
-        const auto p = load_complex<Arch>(z, k), q = load_complex<Arch>(z, h - k);
+        const auto p = load_complex<Arch>(z, bin(k)), q = load_complex<Arch>(z, bin(h - k));
         const complex_batch<T, Arch> even{p.re + q.re, p.im - q.im}, odd{p.im + q.im, q.re - p.re};
         const B wc(f[0]), ws(f[1]);
         const complex_batch<T, Arch> turned{simd::fma(odd.re, wc, odd.im * ws), simd::fnma(odd.re, ws, odd.im * wc)};
@@ -246,8 +247,9 @@ DEFT_NOINLINE void rotate_bins(const dct_tables<T>& tables, dct_rows_ahead ahead
 }
 
 // The transpose; bins in reverse order, so that the transform that follows goes back.
-template <class Arch, class T>
-DEFT_NOINLINE void unrotate_bins(const dct_tables<T>& tables, dct_rows_ahead ahead, const T* y, T* z) noexcept {
+template <class Arch, class Order, class T>
+DEFT_NOINLINE void unrotate_bins(const dct_tables<T>& tables, dct_rows_ahead ahead, const T* y, Order bin,
+                                 T* z) noexcept {
     using B = simd::batch<T, Arch>;
     constexpr index width = simd::lanes<T, Arch>;
     const index n = tables.n, h = n / 2;
@@ -266,19 +268,43 @@ DEFT_NOINLINE void unrotate_bins(const dct_tables<T>& tables, dct_rows_ahead ahe
         const B wc(f[0]), ws(f[1]);
         const complex_batch<T, Arch> odd{simd::fnma(ws, difference.im, wc * difference.re),
                                          simd::fma(wc, difference.im, ws * difference.re)};
-        store_complex<Arch, T>(z, h - k, {even.re - odd.im, even.im + odd.re});
-        store_complex<Arch, T>(z, k, {even.re + odd.im, odd.re - even.im});
+        store_complex<Arch, T>(z, bin(h - k), {even.re - odd.im, even.im + odd.re});
+        store_complex<Arch, T>(z, bin(k), {even.re + odd.im, odd.re - even.im});
     }
 }
 
-// z_t *= factor_t; the imaginary parts of the result with the sign of `sign`.
-template <class Arch, class T>
-DEFT_NOINLINE void rotate_all(const T* factors, index count, dct_rows_ahead ahead, T sign, T* z) noexcept {
+// Factors times bins, the imaginary parts with the sign of `sign`: in place, or from blocks into the natural order of
+// `other`. Returns where they are. (Two pointers for what is one take 4 % of a transform.)
+template <class Arch, class Order, class T>
+DEFT_NOINLINE T* rotate_all(const T* factors, index count, dct_rows_ahead ahead, T sign, Order bin, T* z,
+                            T* other) noexcept {
+    T* const y = std::is_same_v<Order, fft_natural_order> ? z : other;
     for (index t = 0; t < count; ++t) {
         ahead.ask<Arch, T, 2>();
-        const auto v = load_complex<Arch>(z, t).times(factors + 2 * t);
-        store_complex<Arch, T>(z, t, {v.re, simd::batch<T, Arch>(sign) * v.im});
+        const auto v = load_complex<Arch>(z, bin(t)).times(factors + 2 * t);
+        store_complex<Arch, T>(y, t, {v.re, simd::batch<T, Arch>(sign) * v.im});
     }
+    return y;
+}
+
+// dct_lanes of even length, through bins in an order of fft.hpp.
+template <class Arch, class T, class Order>
+DEFT_ALWAYS_INLINE T* dct_even(const dct_tables<T>& tables, bool transposed, T* work, dct_rows_ahead ahead,
+                               Order bin) noexcept {
+    T* const other = work + tables.n * simd::lanes<T, Arch>;
+    const index h = tables.n / 2;
+    if (transposed && !tables.fourth) {
+        unrotate_bins<Arch>(tables, ahead, work, bin, other);
+        return fft_from<Arch>(bin, tables.plan, other, work);
+    }
+    if (tables.fourth)
+        rotate_all<Arch>(tables.factors, h, {}, T(1), fft_natural_order{}, work, other);
+    T* const z = fft_to<Arch>(bin, tables.plan, work, other);
+    T* const y = z == work ? other : work;
+    if (tables.fourth)
+        return rotate_all<Arch>(tables.factors, h, ahead, T(-1), bin, z, y);
+    rotate_bins<Arch>(tables, ahead, bin, z, y);
+    return y;
 }
 
 template <class Arch, class T>
@@ -352,20 +378,9 @@ T* dct_lanes(const dct_tables<T>& tables, bool transposed, T* work, dct_rows_ahe
         detail::dct_odd<Arch>(tables, transposed && !tables.fourth, work);
         return work;
     }
-    if (tables.fourth) {
-        detail::rotate_all<Arch>(tables.factors, tables.n / 2, {}, T(1), work);
-        T* const z = fft<Arch>(tables.plan, work, other);
-        detail::rotate_all<Arch>(tables.factors, tables.n / 2, ahead, T(-1), z);
-        return z;
-    }
-    if (transposed) {
-        detail::unrotate_bins<Arch>(tables, ahead, work, other);
-        return fft<Arch>(tables.plan, other, work);
-    }
-    const T* const z = fft<Arch>(tables.plan, work, other);
-    T* const y = z == work ? other : work;
-    detail::rotate_bins<Arch>(tables, ahead, z, y);
-    return y;
+    if (prefers_blocks<Arch, T>(tables.plan.n))
+        return detail::dct_even<Arch>(tables, transposed, work, ahead, fft_block_order{tables.plan.n / 8});
+    return detail::dct_even<Arch>(tables, transposed, work, ahead, fft_natural_order{});
 }
 
 } // namespace kernels

@@ -16,6 +16,7 @@
 
 #include <deft/simd/batch.hpp>
 
+#include <algorithm>
 #include <cmath>
 
 namespace deft {
@@ -30,6 +31,7 @@ struct fft_plan {
     int passes = 0;
     index radix[64] = {};
     const T* twiddles = nullptr;
+    index twiddle_step = 1; ///< they are those of a transform that is as many times as long
 
     fft_plan() = default;
     /// Writes 2 n numbers to `memory`, which must stay as long as the plan is used; null: the factors alone. n >= 1.
@@ -54,6 +56,13 @@ struct fft_plan {
                 radix[pass] = radix[pass - 1];
             radix[0] = greatest;
         }
+    }
+    /// Of a block of fft_block_order.
+    fft_plan eighth() const noexcept {
+        fft_plan part(n / 8, nullptr);
+        part.twiddles = twiddles;
+        part.twiddle_step = 8 * twiddle_step;
+        return part;
     }
 };
 
@@ -193,26 +202,32 @@ struct fft_groups {
     }
 };
 
+// Where a pass multiplies by twiddle factors; the last one has none.
+enum class fft_twiddles : unsigned char { none, before, after };
+
 // One pass: `groups` transforms of the factors before are combined R at a time; from[i + span (b + R k)] goes to
-// to[i + span (k + groups b)], for i < span, k < groups. In the last pass span is 1 and no factor is left.
-template <class Arch, int R, bool Last, class T>
+// to[i + span (k + groups b)], for i < span, k < groups. With one group both may be the same.
+template <class Arch, int R, fft_twiddles Twiddles, class T>
 DEFT_NOINLINE void fft_pass(const fft_plan<T>& plan, const fft_groups& needed, index span, const T* from,
                             T* to) noexcept {
     const T* const twiddles = plan.twiddles;
-    const index groups = needed.count, ahead = groups * span;
-    needed.for_each<R>([&](index k) DEFT_INLINE_LAMBDA {
+    const index groups = needed.count, ahead = groups * span, turn = 2 * groups * plan.twiddle_step;
+    needed.for_each<R>([=](index k) DEFT_INLINE_LAMBDA {
         for (index i = 0; i < span; ++i) {
             complex_batch<T, Arch> x[std::size_t(R)];
-            const T* p = element<Arch>(from, i + span * R * k);
+            const T *p = element<Arch>(from, i + span * R * k), *w = twiddles;
             DEFT_UNROLL
-            for (int b = 0; b < R; ++b, p = element<Arch>(p, span))
+            for (int b = 0; b < R; ++b, p = element<Arch>(p, span), w += turn * i) {
                 x[b] = load_complex<Arch>(p, 0);
+                if (Twiddles == fft_twiddles::before && b > 0)
+                    x[b] = x[b].times(w);
+            }
             small_dft(x);
             T* q = element<Arch>(to, i + span * k);
-            const T* w = twiddles;
+            w = twiddles;
             DEFT_UNROLL
-            for (int b = 0; b < R; ++b, q = element<Arch>(q, ahead), w += 2 * groups * i)
-                store_complex<Arch>(q, 0, Last || b == 0 ? x[b] : x[b].times(w));
+            for (int b = 0; b < R; ++b, q = element<Arch>(q, ahead), w += turn * i)
+                store_complex<Arch>(q, 0, Twiddles == fft_twiddles::after && b > 0 ? x[b].times(w) : x[b]);
         }
     });
 }
@@ -220,9 +235,9 @@ template <class Arch, int R, class T>
 DEFT_ALWAYS_INLINE void fft_pass(const fft_plan<T>& plan, const fft_groups& groups, index span, const T* from,
                                  T* to) noexcept {
     if (span == 1)
-        fft_pass<Arch, R, true>(plan, groups, index{1}, from, to);
+        fft_pass<Arch, R, fft_twiddles::none>(plan, groups, index{1}, from, to);
     else
-        fft_pass<Arch, R, false>(plan, groups, span, from, to);
+        fft_pass<Arch, R, fft_twiddles::after>(plan, groups, span, from, to);
 }
 
 // The same for any odd r: y_b = x_0 + sum_j (x_j + x_{r-j}) cos(2 pi j b / r) - i (x_j - x_{r-j}) sin(...), which
@@ -230,7 +245,7 @@ DEFT_ALWAYS_INLINE void fft_pass(const fft_plan<T>& plan, const fft_groups& grou
 template <class Arch, class T>
 DEFT_NOINLINE void fft_pass_any(const fft_plan<T>& plan, index r, const fft_groups& needed, index span, const T* from,
                                 T* to) noexcept {
-    const index n = plan.n, step = n / r, groups = needed.count;
+    const index n = plan.n, unit = 2 * plan.twiddle_step, step = n / r, groups = needed.count;
     const T* const twiddles = plan.twiddles;
     needed.for_each<1>([&](index k) DEFT_INLINE_LAMBDA {
         for (index i = 0; i < span; ++i) {
@@ -244,14 +259,14 @@ DEFT_NOINLINE void fft_pass_any(const fft_plan<T>& plan, index r, const fft_grou
                 auto even = at(0);
                 complex_batch<T, Arch> odd{simd::batch<T, Arch>(T(0)), simd::batch<T, Arch>(T(0))};
                 for (index j = 1, angle = b; 2 * j < r; ++j, angle = angle + b < r ? angle + b : angle + b - r) {
-                    const T* const w = twiddles + 2 * step * angle;
+                    const T* const w = twiddles + unit * step * angle;
                     even = even.plus(w[0], at(j) + at(r - j));
                     odd = odd.plus(-w[1], at(j) - at(r - j));
                 }
                 store_complex<Arch>(to, i + span * (k + groups * b),
-                                    even.minus_i(odd).times(twiddles + 2 * (b * groups * i % n)));
+                                    even.minus_i(odd).times(twiddles + unit * (b * groups * i % n)));
                 store_complex<Arch>(to, i + span * (k + groups * (r - b)),
-                                    even.plus_i(odd).times(twiddles + 2 * ((r - b) * groups * i % n)));
+                                    even.plus_i(odd).times(twiddles + unit * ((r - b) * groups * i % n)));
             }
         }
     });
@@ -345,6 +360,69 @@ T* fft_passes(const fft_plan<T>& plan, int first, fft_groups groups, T* buffer, 
 template <class Arch, class T>
 T* fft(const fft_plan<T>& plan, T* buffer, T* other) noexcept {
     return detail::fft_passes<Arch>(plan, 0, detail::fft_groups::all(1), buffer, other);
+}
+
+/// Where element k of a transform is: in its place,
+struct fft_natural_order {
+    DEFT_ALWAYS_INLINE index operator()(index k) const noexcept {
+        return k;
+    }
+};
+/// or in eight blocks, each of every eighth element.
+struct fft_block_order {
+    index block;
+
+    DEFT_ALWAYS_INLINE index operator()(index k) const noexcept {
+        return k % 8 * block + k / 8;
+    }
+};
+
+/// Whether two buffers of n complex vectors do not fit the first cache but two blocks do: then transforms to or from
+/// fft_block_order are faster, n = 512 of eight floats 1.7 times.
+template <class Arch, class T>
+bool prefers_blocks(index n) noexcept {
+    constexpr index first_cache = 49152, size = 4 * simd::lanes<T, Arch> * index(sizeof(T));
+    return n % 8 == 0 && n * size >= first_cache && n * size < 8 * first_cache;
+}
+
+namespace detail {
+
+template <class Arch, class T>
+void fft_of_blocks(const fft_plan<T>& plan, T* buffer, T* scratch) noexcept {
+    const fft_plan<T> part = plan.eighth();
+    const index size = 2 * part.n * simd::lanes<T, Arch>;
+    for (T* block = buffer; block != buffer + 8 * size; block += size) {
+        const T* const result = fft<Arch>(part, block, scratch);
+        if (result != block)
+            std::copy_n(result, size, block);
+    }
+}
+
+} // namespace detail
+
+/// fft from natural order to that of X, which blocks get in place, for n a multiple of 16.
+template <class Arch, class T>
+T* fft_to(fft_natural_order, const fft_plan<T>& plan, T* buffer, T* other) noexcept {
+    return fft<Arch>(plan, buffer, other);
+}
+template <class Arch, class T>
+T* fft_to(fft_block_order order, const fft_plan<T>& plan, T* buffer, T* other) noexcept {
+    detail::fft_pass<Arch, 8, detail::fft_twiddles::after>(plan, detail::fft_groups::all(1), order.block, buffer,
+                                                           buffer);
+    detail::fft_of_blocks<Arch>(plan, buffer, other);
+    return buffer;
+}
+/// fft of x in either order to natural order.
+template <class Arch, class T>
+T* fft_from(fft_natural_order, const fft_plan<T>& plan, T* buffer, T* other) noexcept {
+    return fft<Arch>(plan, buffer, other);
+}
+template <class Arch, class T>
+T* fft_from(fft_block_order order, const fft_plan<T>& plan, T* buffer, T* other) noexcept {
+    detail::fft_of_blocks<Arch>(plan, buffer, other);
+    detail::fft_pass<Arch, 8, detail::fft_twiddles::before>(plan, detail::fft_groups::all(1), order.block, buffer,
+                                                            buffer);
+    return buffer;
 }
 
 /// Transforms n real vectors at `other`, n odd; buffers and result as of fft. Of X[k] and X[n - k], which are
