@@ -118,6 +118,10 @@ std::vector<test_case> series_activation::cases() {
     add({0, 8}, 2, "silu", "inner", true); // no rows
     add({700, 3}, 2, "silu", "inner", true);
     add({2, 1500}, 2, "gelu_tanh", "outer", false);
+    for (const index terms : {8, 9, 16, 17}) { // as many as share an exponential in a pass, and more
+        add({2, 2100}, terms, "silu", "outer", false);
+        add({3, 70}, terms, "sigmoid", "outer", false);
+    }
 
     // NaN and infinities belong where they are and nowhere else.
     for (const auto& [name, kind] : activation_names())
