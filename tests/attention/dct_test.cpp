@@ -7,9 +7,11 @@
 
 #include <Eigen/Core>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <utility>
 #include <vector>
 
 namespace deft::testing {
@@ -100,6 +102,27 @@ TEST_CASE("dct in float keeps its digits at long lengths", "[dct]") {
                 largest = std::max(largest, std::abs(exact[i]));
             }
             CHECK(worst <= 4e-7 * largest);
+        }
+    }
+}
+
+TEMPLATE_TEST_CASE("long transforms are those of the matrix", "[dct]", float, double) {
+    using T = TestType;
+    random_values random(3);
+    for (const index n : {512, 784, 1024, 1552, 2048}) { // from the last that fits the first cache, of any factors
+        const std::vector<double> given = random.normal({5, n}).values;
+        const std::vector<T> x(given.begin(), given.end());
+        std::vector<T> fast(x.size()), dense(x.size());
+        for (const dct_kind kind : all_kinds) {
+            CAPTURE(n, static_cast<int>(kind));
+            for (auto [algorithm, y] : {std::pair{dct_algorithm::fft, &fast}, {dct_algorithm::dense, &dense}}) {
+                dct_plan<T> plan(n, kind, {.algorithm = algorithm});
+                deft::dct<T>({x.data(), {5, n}}, view<T, 2>(y->data(), {5, n}), plan);
+            }
+            double worst = 0;
+            for (std::size_t i = 0; i < x.size(); ++i)
+                worst = std::max(worst, std::abs(double(fast[i]) - double(dense[i])));
+            CHECK(worst <= (sizeof(T) == 4 ? 1e-5 : 2e-14)); // numbers of 4; the matrix has the greater error
         }
     }
 }

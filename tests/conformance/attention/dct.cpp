@@ -52,8 +52,7 @@ struct dct {
             add({rows, 6});
         add({2, 3, 5, 12});
         add({5, 256});
-        for (const index n : {784, 1024, 1552}) // beyond the first cache: of 7, of 2, of a greater prime
-            add({2, n});
+        add({9, 784}); // beyond the first cache
         add({3, 500});
         add({4}, 1e-12);
         add({20, 18}, 1e30);
