@@ -44,15 +44,16 @@ void series_activation(in_rows<element_t<T, Y>> x, in_terms<compute_t<element_t<
 
     using arch = simd::default_arch;
     const bool flat = a.is_shared() && x.is_contiguous() && y.is_contiguous();
+    const bool beyond_cache = x.size() * index(sizeof(S)) > 131072;
     const bool streams = y.size() * index(sizeof(S)) > kernels::streamed_bytes && x.data() != y.data() &&
                          (flat || x.extent(1) >= kernels::streamed_row);
     detail::for_each_piece(x.extent(0), x.extent(1), flat, executor, [&](index r, index c, index n) {
         const S* const from = x.data() + r * x.stride(0) + c;
         S* const to = y.data() + r * y.stride(0) + c;
         if (!streams)
-            return kernels::series_forward<arch>(terms, c, from, to, n);
+            return kernels::series_forward<arch>(terms, c, from, to, n, beyond_cache);
         kernels::stream_blocks<arch, compute>(to, n, [&](index at, index count, S* block) {
-            kernels::series_forward<arch>(terms, c + at, from + at, block, count);
+            kernels::series_forward<arch>(terms, c + at, from + at, block, count, beyond_cache);
         });
         simd::stream_end();
     });

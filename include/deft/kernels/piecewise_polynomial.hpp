@@ -38,6 +38,7 @@ DEFT_ALWAYS_INLINE void evaluate_pieces(const T* x, T* y, index n, const polynom
         constexpr auto V = static_cast<std::size_t>(decltype(count)::value);
         // All loads before any store: a load waits for a store before it whose address differs by a multiple of 4 KB.
         B u[V];
+        simd::ask_ahead<T, Arch, int(V)>(x + i);
         DEFT_UNROLL
         for (std::size_t v = 0; v < V; ++v)
             u[v] = simd::load<Arch>(x + i + index(v) * simd::lanes<T, Arch>, extent);

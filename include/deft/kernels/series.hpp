@@ -50,6 +50,7 @@ DEFT_ALWAYS_INLINE void for_each_element(const S* x, sum_before<T> sum, Out* out
     constexpr index width = simd::lanes<T, Arch>;
     simd::for_each_vector<T, Arch, Unroll>(n, [&](index k, auto count, auto extent) DEFT_INLINE_LAMBDA {
         const T* const start = sum.sums + (k & sum.mask);
+        simd::ask_ahead<T, Arch, decltype(count)::value>(x + k);
         DEFT_UNROLL
         for (int v = 0; v < decltype(count)::value; ++v)
             simd::store<Out>(out + k + v * width,
@@ -112,6 +113,7 @@ void add_shared_exponential(const series_terms<T>& terms, index first, index cou
         constexpr auto V = static_cast<std::size_t>(decltype(vectors)::value);
         const T* const start = sum.sums + (k & sum.mask);
         B u[V], exp_x[V], total[V];
+        simd::ask_ahead<T, Arch, int(V)>(x + k);
         DEFT_UNROLL
         for (std::size_t v = 0; v < V; ++v) {
             u[v] = simd::load<Arch>(x + k + index(v) * width, extent);
@@ -193,7 +195,7 @@ struct channel_term {
 // spent on loading and storing.
 template <class Arch, class Term, class T, class S>
 DEFT_ALWAYS_INLINE void sum_together(const series_terms<T>& terms, index c, const S* x, S* y, index n,
-                                     const simd::batch<T, Arch>& off) noexcept {
+                                     bool beyond_cache, const simd::batch<T, Arch>& off) noexcept {
     using B = simd::batch<T, Arch>;
     constexpr index width = simd::lanes<T, Arch>;
     // `taken` terms stay in registers; more are taken anew for every six vectors, which hides the additions' latency.
@@ -207,6 +209,8 @@ DEFT_ALWAYS_INLINE void sum_together(const series_terms<T>& terms, index c, cons
             n, [&](index at, auto count, auto extent) DEFT_INLINE_LAMBDA {
                 constexpr auto V = static_cast<std::size_t>(decltype(count)::value);
                 B u[V], sum[V];
+                if (beyond_cache) // in the first cache the requests alone take up to a tenth of the time
+                    simd::ask_ahead<T, Arch, int(V)>(x + at);
                 DEFT_UNROLL
                 for (std::size_t v = 0; v < V; ++v) {
                     u[v] = simd::load<Arch>(x + at + index(v) * width, extent);
@@ -245,21 +249,24 @@ DEFT_ALWAYS_INLINE void sum_together(const series_terms<T>& terms, index c, cons
 // series_method::hinges. off is what the sum of all terms gives where every one is off, computed in the same steps, so
 // that such elements are exactly 0.
 template <class Arch, class T, class S>
-void sum_hinges(const series_terms<T>& terms, const S* x, S* y, index n) noexcept {
+void sum_hinges(const series_terms<T>& terms, const S* x, S* y, index n, bool beyond_cache) noexcept {
     using B = simd::batch<T, Arch>;
     B off(T(0));
     for (index i = 0; i < terms.count; ++i)
         off = simd::fnma(B(terms.a[i * terms.stride]), B(terms.b[i * terms.stride]), off);
-    sum_together<Arch, hinge_term<Arch, T>>(terms, 0, x, y, n, off);
+    sum_together<Arch, hinge_term<Arch, T>>(terms, 0, x, y, n, beyond_cache, off);
 }
 
 // y = a sigma(x + b), a and b shared. Not by FMAs as below: Zen 3 took 1.4 times as long for a maximum and an FMA as
 // for an addition, a maximum and a product, which keep pace with copying.
 template <class Arch, activation Kind, class T, class S>
-DEFT_ALWAYS_INLINE void scale_activation(T a, T b, T negative_slope, const S* x, S* y, index n) noexcept {
+DEFT_ALWAYS_INLINE void scale_activation(T a, T b, T negative_slope, const S* x, S* y, index n,
+                                         bool beyond_cache) noexcept {
     using B = simd::batch<T, Arch>;
     const B factor(a), shift(b), slope(negative_slope);
     simd::for_each_vector<T, Arch, 4>(n, [&](index at, auto count, auto extent) DEFT_INLINE_LAMBDA {
+        if (beyond_cache)
+            simd::ask_ahead<T, Arch, decltype(count)::value>(x + at);
         DEFT_UNROLL
         for (int v = 0; v < decltype(count)::value; ++v, at += simd::lanes<T, Arch>)
             simd::store<S>(y + at,
@@ -270,14 +277,15 @@ DEFT_ALWAYS_INLINE void scale_activation(T a, T b, T negative_slope, const S* x,
 
 // series_method::together.
 template <class Arch, activation Kind, class T, class S>
-void sum_piecewise_linear(const series_terms<T>& terms, index c, const S* x, S* y, index n) noexcept {
+void sum_piecewise_linear(const series_terms<T>& terms, index c, const S* x, S* y, index n,
+                          bool beyond_cache) noexcept {
     const simd::batch<T, Arch> off(T(0));
     if (terms.shared && !terms.inner && terms.count == 1)
-        scale_activation<Arch, Kind>(*terms.a, *terms.b, terms.slope, x, y, n);
+        scale_activation<Arch, Kind>(*terms.a, *terms.b, terms.slope, x, y, n, beyond_cache);
     else if (terms.shared)
-        sum_together<Arch, shared_term<Arch, Kind, T>>(terms, 0, x, y, n, off);
+        sum_together<Arch, shared_term<Arch, Kind, T>>(terms, 0, x, y, n, beyond_cache, off);
     else
-        sum_together<Arch, channel_term<Arch, Kind, T>>(terms, c, x, y, n, off);
+        sum_together<Arch, channel_term<Arch, Kind, T>>(terms, c, x, y, n, beyond_cache, off);
 }
 
 // All terms of a block that begins at channel c, in as many passes as they need.
@@ -307,17 +315,19 @@ void sum_activations(const series_terms<T>& terms, bool shares_exponential, inde
 
 } // namespace detail
 
-/// y[c] for channels first .. first + n of a row; x and y point to channel `first`.
+/// y[c] for channels first .. first + n of a row; x and y point to channel `first`. beyond_cache: whether x is more
+/// than the first caches hold.
 template <class Arch, class S>
-void series_forward(const series_terms<compute_t<S>>& terms, index first, const S* x, S* y, index n) noexcept {
+void series_forward(const series_terms<compute_t<S>>& terms, index first, const S* x, S* y, index n,
+                    bool beyond_cache) noexcept {
     using T = compute_t<S>;
     const series_method method = choose_series_method(terms);
     if (method == series_method::hinges)
-        return detail::sum_hinges<Arch>(terms, x, y, n);
+        return detail::sum_hinges<Arch>(terms, x, y, n, beyond_cache);
     if (method == series_method::together && terms.base[0] == activation::relu)
-        return detail::sum_piecewise_linear<Arch, activation::relu>(terms, first, x, y, n);
+        return detail::sum_piecewise_linear<Arch, activation::relu>(terms, first, x, y, n, beyond_cache);
     if (method == series_method::together)
-        return detail::sum_piecewise_linear<Arch, activation::leaky_relu>(terms, first, x, y, n);
+        return detail::sum_piecewise_linear<Arch, activation::leaky_relu>(terms, first, x, y, n, beyond_cache);
 
     const index block = terms.count == 1 ? n : series_block<T>; // one term needs no sums
     alignas(64) T sums[static_cast<std::size_t>(series_block<T>)];

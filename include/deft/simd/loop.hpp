@@ -27,6 +27,16 @@ DEFT_ALWAYS_INLINE void for_each_vector(index n, Body&& body) noexcept {
         body(i, std::integral_constant<int, 1>{}, partial{n - i});
 }
 
+/// Asks for the memory that a loop over consecutive elements reads 2 KB after p, where it is about to read `Vectors`
+/// vectors: beyond the caches, what the processor asks for by itself does not keep ahead of a body of some length.
+template <class T, class Arch, int Vectors, class S>
+DEFT_ALWAYS_INLINE void ask_ahead(const S* p) noexcept {
+    constexpr index line = 64, ahead = 2048, bytes = lanes<T, Arch> * Vectors * index(sizeof(S));
+    DEFT_UNROLL
+    for (index at = 0; at < bytes; at += line)
+        prefetch(reinterpret_cast<const char*>(p) + ahead + at);
+}
+
 } // namespace simd
 } // namespace DEFT_ISA
 } // namespace deft
