@@ -6,8 +6,9 @@
 ///
 /// Mixed radix (8, 4, 2, 3, 5, and any other prime by its sums), Stockham's order: passes alternate between two buffers
 /// and the result is in natural order. A prime factor r costs about r^2 operations per r elements: lengths whose
-/// factors are small are fast, all are right. Error, of the largest |X|: 1.5e-7 (float), 4e-16 (double) at n = 1024;
-/// 6e-7, 1.4e-15 at the prime 1009.
+/// factors are small are fast, all are right. What two buffers do not fit the first cache can be transformed in place,
+/// to and from another order of X (fft_to, fft_from). Error, of the largest |X|: 1.5e-7 (float), 4e-16 (double) at n =
+/// 1024; 6e-7, 1.4e-15 at the prime 1009.
 ///
 /// Why not pocketfft, which also takes rows in lanes: current distributions do not package it, it gathers rows and
 /// allocates on every call, and deft's transforms go on to products, activations and transposes in the same registers.
@@ -362,13 +363,13 @@ T* fft(const fft_plan<T>& plan, T* buffer, T* other) noexcept {
     return detail::fft_passes<Arch>(plan, 0, detail::fft_groups::all(1), buffer, other);
 }
 
-/// Where element k of a transform is: in its place,
+/// Where element k of x or X is: in its place.
 struct fft_natural_order {
     DEFT_ALWAYS_INLINE index operator()(index k) const noexcept {
         return k;
     }
 };
-/// or in eight blocks, each of every eighth element.
+/// The same in eight blocks, each of every eighth element.
 struct fft_block_order {
     index block;
 
@@ -377,8 +378,9 @@ struct fft_block_order {
     }
 };
 
-/// Whether two buffers of n complex vectors do not fit the first cache but two blocks do: then transforms to or from
-/// fft_block_order are faster, n = 512 of eight floats 1.7 times.
+/// Whether two buffers of n complex vectors do not fit the first cache but two blocks do: then fft_to and fft_from with
+/// fft_block_order are faster, n = 512 of eight floats 1.7 times. (Without blocks, all passes but the last in place and
+/// that one to where its outputs belong, was slower than two buffers where the last radix was small.)
 template <class Arch, class T>
 bool prefers_blocks(index n) noexcept {
     constexpr index first_cache = 49152, size = 4 * simd::lanes<T, Arch> * index(sizeof(T));
@@ -400,7 +402,7 @@ void fft_of_blocks(const fft_plan<T>& plan, T* buffer, T* scratch) noexcept {
 
 } // namespace detail
 
-/// fft from natural order to that of X, which blocks get in place, for n a multiple of 16.
+/// fft of x in natural order; X is left in that of the first argument: blocks in place, for n a multiple of 16.
 template <class Arch, class T>
 T* fft_to(fft_natural_order, const fft_plan<T>& plan, T* buffer, T* other) noexcept {
     return fft<Arch>(plan, buffer, other);
@@ -412,7 +414,7 @@ T* fft_to(fft_block_order order, const fft_plan<T>& plan, T* buffer, T* other) n
     detail::fft_of_blocks<Arch>(plan, buffer, other);
     return buffer;
 }
-/// fft of x in either order to natural order.
+/// fft of x in the order of the first argument; X is left in natural order.
 template <class Arch, class T>
 T* fft_from(fft_natural_order, const fft_plan<T>& plan, T* buffer, T* other) noexcept {
     return fft<Arch>(plan, buffer, other);
