@@ -44,6 +44,7 @@ void series_activation(in_rows<element_t<T, Y>> x, in_terms<compute_t<element_t<
 
     using arch = simd::default_arch;
     const bool flat = a.is_shared() && x.is_contiguous() && y.is_contiguous();
+    // Between 44 KB, where asking for memory ahead costs short activations a tenth, and 1 MB, where it gains as much.
     const bool beyond_cache = x.size() * index(sizeof(S)) > 131072;
     const bool streams = y.size() * index(sizeof(S)) > kernels::streamed_bytes && x.data() != y.data() &&
                          (flat || x.extent(1) >= kernels::streamed_row);
