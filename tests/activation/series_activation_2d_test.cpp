@@ -4,7 +4,9 @@
 
 #include <deft/activation/fuse_conv_bn.hpp>
 #include <deft/activation/series_activation_2d.hpp>
+#include <deft/reference/activation/series_activation_2d.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -115,6 +117,115 @@ TEST_CASE("NaN spreads to the neighbours that see it and no further", "[series_a
             for (index j = 0; j < 9; ++j)
                 CHECK(std::isnan(y[std::size_t(i * 9 + j)]) == (std::abs(i - 3) <= 1 && std::abs(j - 4) <= 1));
     }
+}
+
+TEST_CASE("gradients of maps of any width and height are those of the reference", "[series_activation_2d]") {
+    // Widths of whole vectors and not, of one tile and of several; heights of one band and of several.
+    struct map {
+        index images, height, width;
+    };
+    const map maps[] = {{1, 1, 17},  {2, 5, 18},  {1, 14, 31}, {1, 57, 56},
+                        {2, 61, 64}, {1, 30, 65}, {1, 3, 129}, {1, 70, 200}};
+    constexpr index channels = 3;
+    random_values random(4);
+    for (const index taps : {3, 7})
+        for (const map& m : maps) {
+            const index pixels = m.images * m.height * m.width;
+            const deft::shape<4> shape(m.images, channels, m.height, m.width);
+            const deft::shape<3> weight_shape(channels, taps, taps);
+            const auto x = random.normal({pixels * channels}), g = random.normal({pixels * channels}),
+                       weight = random.normal({channels * taps * taps}), pre_bias = random.normal({channels});
+            std::vector<double> grad_x(x.values.size()), grad_weight(weight.values.size()), grad_pre(channels),
+                grad_bias(channels);
+            reference::series_activation_2d_backward<double>(
+                {x.values.data(), shape}, {weight.values.data(), weight_shape}, pre_bias.values,
+                {g.values.data(), shape}, {grad_x.data(), shape}, {grad_weight.data(), weight_shape}, grad_pre,
+                grad_bias, activation::silu);
+
+            // Rows of x and g are farther apart than they are long.
+            const index row = m.width + 3;
+            const auto spread = [&](const std::vector<double>& from) {
+                std::vector<float> to(std::size_t(m.images * channels * m.height * row),
+                                      std::numeric_limits<float>::quiet_NaN());
+                for (index i = 0; i < index(from.size()); ++i)
+                    to[std::size_t(i / m.width * row + i % m.width)] = float(from[std::size_t(i)]);
+                return to;
+            };
+            const auto narrow = [](const std::vector<double>& from) {
+                return std::vector<float>(from.begin(), from.end());
+            };
+            const std::vector<float> x32 = spread(x.values), g32 = spread(g.values), weight32 = narrow(weight.values),
+                                     pre_bias32 = narrow(pre_bias.values);
+            std::vector<float> to(x32.size()), to_weight(grad_weight.size()), to_pre(channels), to_bias(channels);
+            const deft::shape<4> strides(channels * m.height * row, m.height * row, row, 1);
+            deft::series_activation_2d_backward<float>(
+                {x32.data(), shape, strides}, {weight32.data(), weight_shape}, pre_bias32, {g32.data(), shape, strides},
+                view<float, 4>{to.data(), shape, strides}, {to_weight.data(), weight_shape}, to_pre, to_bias,
+                {.layout = tensor_layout::nchw, .base = activation::silu});
+            CAPTURE(taps, m.images, m.height, m.width);
+            const auto largest = [](const std::vector<double>& expected, auto&& value) {
+                double worst = 0;
+                for (std::size_t i = 0; i < expected.size(); ++i)
+                    worst = std::max(worst, std::abs(double(value(index(i))) - expected[i]));
+                return worst;
+            };
+            // The terms of a sum are of size 1; a pixel left out, or taken twice, makes a difference of that size.
+            const double of_taps = 2e-6 * double(taps * taps),
+                         of_pixels = 2e-6 * std::sqrt(double(pixels)) * double(taps);
+            CHECK(largest(grad_x, [&](index i) { return to[std::size_t(i / m.width * row + i % m.width)]; }) < of_taps);
+            CHECK(largest(grad_weight, [&](index i) { return to_weight[std::size_t(i)]; }) < of_pixels);
+            CHECK(largest(grad_pre, [&](index i) { return to_pre[std::size_t(i)]; }) < of_pixels);
+            CHECK(largest(grad_bias, [&](index i) { return to_bias[std::size_t(i)]; }) < of_pixels);
+        }
+}
+
+TEST_CASE("gradients do not depend on the layout", "[series_activation_2d]") {
+    // With running statistics, whose scale is in the gradients too; in double, to the rounding of the sums.
+    constexpr index images = 2, channels = 5, height = 19, width = 37, pixels = height * width;
+    random_values random(5);
+    const std::vector<double> x = random.normal({images, channels, height, width}).values,
+                              g = random.normal({images, channels, height, width}).values,
+                              weight = random.normal({channels, 3, 3}).values,
+                              pre_bias = random.normal({channels}).values, gamma = random.normal({channels}).values,
+                              mean = random.normal({channels}).values, var(channels, 0.7);
+    const auto transposed = [&](const std::vector<double>& from, bool back) {
+        std::vector<double> to(from.size());
+        for (index b = 0; b < images; ++b)
+            for (index c = 0; c < channels; ++c)
+                for (index i = 0; i < pixels; ++i) {
+                    const auto planar = std::size_t((b * channels + c) * pixels + i),
+                               last = std::size_t((b * pixels + i) * channels + c);
+                    to[back ? planar : last] = from[back ? last : planar];
+                }
+        return to;
+    };
+    struct gradients {
+        std::vector<double> x, weight, pre_bias, gamma, beta;
+    };
+    const auto compute = [&](tensor_layout layout, const std::vector<double>& from,
+                             const std::vector<double>& cotangent) {
+        const deft::shape<4> shape = layout == tensor_layout::nchw ? deft::shape<4>(images, channels, height, width)
+                                                                   : deft::shape<4>(images, height, width, channels);
+        gradients to{std::vector<double>(x.size()), std::vector<double>(weight.size()), std::vector<double>(channels),
+                     std::vector<double>(channels), std::vector<double>(channels)};
+        deft::series_activation_2d_eval_backward<double>(
+            {from.data(), shape}, {weight.data(), {channels, 3, 3}}, pre_bias, gamma, mean, var,
+            {cotangent.data(), shape}, view<double, 4>{to.x.data(), shape}, {to.weight.data(), {channels, 3, 3}},
+            to.pre_bias, to.gamma, to.beta, {.layout = layout, .base = activation::gelu_erf});
+        return to;
+    };
+    const gradients planar = compute(tensor_layout::nchw, x, g);
+    gradients last = compute(tensor_layout::nhwc, transposed(x, false), transposed(g, false));
+    last.x = transposed(last.x, true);
+    const auto check = [](const std::vector<double>& a, const std::vector<double>& b) {
+        for (std::size_t i = 0; i < a.size(); ++i)
+            CHECK_THAT(a[i], Catch::Matchers::WithinAbs(b[i], 1e-11));
+    };
+    check(planar.x, last.x);
+    check(planar.weight, last.weight);
+    check(planar.pre_bias, last.pre_bias);
+    check(planar.gamma, last.gamma);
+    check(planar.beta, last.beta);
 }
 
 TEST_CASE("series_activation_2d rejects bad input", "[series_activation_2d]") {

@@ -8,12 +8,14 @@
 ///     grad_h[b,i,j] = sum_{p,q} weight[p,q] gz[b,i-p+n,j-q+n]
 ///
 /// Both sums see rows i-n .. i+n of gz at row i, so one ring of zero-padded rows of gz serves them: the first with taps
-/// in reverse order. grad_x holds z in between; it must not overlap x or g. 75 KB of stack. C++17.
+/// in reverse order. grad_x holds z in between; it must not overlap x or g. 75 KB of stack. Where columns are
+/// neighbours, depthwise_planes_backward does what it can. C++17.
 #ifndef DEFT_KERNELS_DEPTHWISE_ACTIVATION_BACKWARD_HPP
 #define DEFT_KERNELS_DEPTHWISE_ACTIVATION_BACKWARD_HPP
 
 #include <deft/kernels/channel_statistics.hpp>
 #include <deft/kernels/depthwise_activation_forward.hpp>
+#include <deft/kernels/depthwise_planes_backward.hpp>
 #include <deft/kernels/depthwise_taps.hpp>
 
 #include <algorithm>
@@ -109,13 +111,17 @@ public:
     depthwise_activation_backward(const layer& l, const feature_map<const T>& x,
                                   const channel_normalisation<T>& normalisation, const feature_map<const T>& g,
                                   const depthwise_activation_gradients<T>& gradients, index first, index count) noexcept
-        : layer_(l), gradients_(gradients), block_(l, x, first, count), x_(x, first, count), g_(g, first, count),
-          grad_x_(gradients.x, first, count), first_(first), count_(count) {
+        : layer_(l), gradients_(gradients), x_map_(x), g_map_(g), block_(l, x, first, count), x_(x, first, count),
+          g_(g, first, count), grad_x_(gradients.x, first, count), first_(first), count_(count) {
         detail::gather_channels(l.pre_bias, first, count, pre_bias_);
         prepare(normalisation);
     }
 
     void operator()() const noexcept {
+        if (is_of_planes_) {
+            run_planes();
+            return;
+        }
         detail::row_ring<Arch, T> ring;
         per_channel<Arch, T> sum_x;
         detail::for_each_window(layer_.taps, [&](const detail::tap_window& window) { run(window, ring, sum_x); });
@@ -127,9 +133,15 @@ private:
     void prepare(const channel_normalisation<T>& normalisation) noexcept {
         const double pixels = double(layer_.extents.pixels());
         per_channel<Arch, T> gamma, mean, variance, inverse, sum_g, sum_g_zhat;
-        add_pixels(g_, layer_.extents, sum_g);
-        detail::scatter_channels(sum_g, first_, count_, gradients_.beta);
         const bool is_normalised = normalisation.gamma != nullptr, is_batch = normalisation.mean == nullptr;
+        cotangent_.needs_z = is_normalised && is_batch;
+        is_of_planes_ =
+            !cotangent_.needs_z && fits_planes<Arch, T>(layer_.taps, layer_.extents.width, x_map_.column_stride,
+                                                        g_map_.column_stride, gradients_.x.column_stride);
+        if (!is_of_planes_) { // they add up g as they pass
+            add_pixels(g_, layer_.extents, sum_g);
+            detail::scatter_channels(sum_g, first_, count_, gradients_.beta);
+        }
         if (is_normalised) {
             alignas(64) const T zero[std::size_t(size)] = {};
             block_.convolve(nullptr, zero, grad_x_, 0, layer_.extents.images);
@@ -145,13 +157,35 @@ private:
             add_normalised(g_, grad_x_, layer_.extents, mean, inverse, sum_g_zhat);
             detail::scatter_channels(sum_g_zhat, first_, count_, gradients_.gamma);
         }
-        cotangent_.needs_z = is_normalised && is_batch;
         for (index c = 0; c < size; ++c) {
             const double k = is_normalised ? gamma[c] * inverse[c] : 1;
             cotangent_.by_g[c] = T(k);
             cotangent_.constant[c] = cotangent_.needs_z ? T(-k * sum_g[c] / pixels) : T(0);
             cotangent_.by_z[c] = T(-k * inverse[c] * sum_g_zhat[c] / pixels);
             cotangent_.mean[c] = T(mean[c]);
+        }
+    }
+
+    void run_planes() const noexcept {
+        constexpr int n = detail::plane_taps, taps = n * n;
+        for (index c = 0; c < count_; ++c) {
+            const index at = first_ + c;
+            const T k = cotangent_.by_g[c];
+            T weight[std::size_t(taps)];
+            detail::copy_plane_taps(layer_, at, k, weight);
+            const auto sums = depthwise_planes_backward<Arch, T>(
+                {weight, pre_bias_[c], x_map_.data + at * x_map_.channel_stride,
+                 g_map_.data + at * g_map_.channel_stride, gradients_.x.data + at * gradients_.x.channel_stride},
+                layer_.base, layer_.slope, x_map_, g_map_, gradients_.x, layer_.extents);
+            if (gradients_.weight != nullptr)
+                for (index t = 0; t < taps; ++t)
+                    gradients_
+                        .weight[at * gradients_.weight_channel_stride + t / n * gradients_.weight_row_stride + t % n] =
+                        T(double(k) * sums.taps[t]);
+            if (gradients_.pre_bias != nullptr)
+                gradients_.pre_bias[at] = T(sums.x);
+            if (gradients_.beta != nullptr)
+                gradients_.beta[at] = T(sums.g);
         }
     }
 
@@ -276,11 +310,13 @@ private:
 
     const layer& layer_;
     const depthwise_activation_gradients<T>& gradients_;
+    const feature_map<const T>&x_map_, &g_map_;
     depthwise_activation_block<Arch, T> block_;
     channel_block<Arch, const T> x_, g_;
     channel_block<Arch, T> grad_x_;
     index first_, count_;
     detail::cotangent_of_z<Arch, T> cotangent_;
+    bool is_of_planes_ = false;
     alignas(64) T pre_bias_[std::size_t(size)];
 };
 

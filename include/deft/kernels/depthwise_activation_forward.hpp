@@ -38,6 +38,14 @@ void scatter_channels(const per_channel<Arch, T>& values, index first, index cou
             to[first + c] = T(values[c]);
 }
 
+// The taps of a channel, dense, times `scale`.
+template <class T>
+void copy_plane_taps(const depthwise_activation_layer<T>& layer, index channel, T scale, T* to) noexcept {
+    const T* const from = layer.weight + channel * layer.weight_channel_stride;
+    for (index k = 0; k < plane_taps * plane_taps; ++k)
+        to[k] = from[k / plane_taps * layer.weight_row_stride + k % plane_taps] * scale;
+}
+
 // convolve() with the columns in the lanes.
 template <class Arch, class T>
 void convolve_planes(const depthwise_activation_layer<T>& layer, const feature_map<const T>& x, const T* scale,
@@ -47,10 +55,7 @@ void convolve_planes(const depthwise_activation_layer<T>& layer, const feature_m
     depthwise_channel<T> channels[most];
     T weight[most][std::size_t(plane_taps * plane_taps)];
     for (index c = 0; c < count; ++c) {
-        const T* const from = layer.weight + (first + c) * layer.weight_channel_stride;
-        for (index k = 0; k < plane_taps * plane_taps; ++k)
-            weight[c][k] =
-                from[k / plane_taps * layer.weight_row_stride + k % plane_taps] * (scale == nullptr ? T(1) : scale[c]);
+        copy_plane_taps(layer, first + c, scale == nullptr ? T(1) : scale[c], weight[c]);
         channels[c] = {weight[c], layer.pre_bias == nullptr ? T(0) : layer.pre_bias[first + c], shift[c],
                        x.data + first_image * x.batch_stride + (first + c) * x.channel_stride,
                        y.data + first_image * y.batch_stride + (first + c) * y.channel_stride};
@@ -63,8 +68,7 @@ template <class Arch, class T>
 void convolve(const depthwise_activation_layer<T>& layer, const feature_map<const T>& x, const T* scale, const T* shift,
               const feature_map<T>& y, index first, index count, index first_image, index last_image,
               row_ring<Arch, T>& ring) noexcept {
-    if (x.column_stride == 1 && y.column_stride == 1 && layer.taps == plane_taps &&
-        layer.extents.width > simd::lanes<T, Arch>)
+    if (fits_planes<Arch, T>(layer.taps, layer.extents.width, x.column_stride, y.column_stride))
         convolve_planes<Arch>(layer, x, scale, shift, y, first, count, first_image, last_image);
     else
         depthwise_activation_block<Arch, T>(layer, x, first, count)

@@ -112,6 +112,12 @@ DEFT_ALWAYS_INLINE void activate_row(F, const T* from, index count, T pre_bias, 
 
 } // namespace detail
 
+/// Whether the layer and maps with these strides between columns are what these kernels are for.
+template <class Arch, class T, class... Stride>
+bool fits_planes(index taps, index width, Stride... column_strides) noexcept {
+    return taps == detail::plane_taps && width > simd::lanes<T, Arch> && (... && (column_strides == 1));
+}
+
 /// One channel: of image b the input starts at x + b x_stride, the output at y + b y_stride.
 template <class T>
 struct depthwise_channel {
