@@ -107,22 +107,43 @@ void for_each_block(index channels, Executor& executor, F&& f) {
     });
 }
 
-/// y = scale z + shift, both from the normalisation, with images and blocks of channels shared out.
+/// y = scale z + shift, both from the normalisation, for the images of blocks of channels from `first` on: of items
+/// [begin, end), block by block.
+template <int Lines, class T>
+DEFT_NOINLINE void run_blocks(const kernels::depthwise_activation_layer<T>& layer,
+                              const kernels::feature_map<const T>& x,
+                              const kernels::channel_normalisation<T>& normalisation, const kernels::feature_map<T>& y,
+                              index first, index begin, index end) {
+    constexpr index size = kernels::block_channels<T, simd::default_arch, Lines>;
+    kernels::detail::row_ring<simd::default_arch, T, Lines> ring;
+    const index images = layer.extents.images;
+    while (begin < end) { // the images of a block share its weights
+        const index block = begin / images, channel = first + block * size, image = begin - block * images;
+        const index last_image = std::min(images, image + end - begin);
+        kernels::depthwise_activation_forward(layer, x, normalisation, y, channel,
+                                              std::min(size, layer.channels - channel), image, last_image, ring);
+        begin += last_image - image;
+    }
+}
+
+/// The same for all channels. With channels last, blocks are of two cache lines as long as there are channels: lines
+/// that are neighbours in memory are fetched together, 1.1 to 1.5 times faster, most where pixels are 4 KB apart and a
+/// map takes a few sets of the caches. Four lines gain a tenth more, and take 110 KB of stack; blocks of planes get
+/// slower.
 template <class T, class Executor>
 void run_forward(const kernels::depthwise_activation_layer<T>& layer, const kernels::feature_map<const T>& x,
                  const kernels::channel_normalisation<T>& normalisation, const kernels::feature_map<T>& y,
                  Executor& executor) {
-    constexpr index size = kernels::block_channels<T, simd::default_arch>;
-    const index images = layer.extents.images, blocks = (layer.channels + size - 1) / size;
-    executor.parallel_for(images * blocks, 1, [&](index begin, index end) {
-        kernels::detail::row_ring<simd::default_arch, T> ring;
-        while (begin < end) { // blocks are the outer index, so that the images of a block share its weights
-            const index block = begin / images, first = block * size, image = begin - block * images;
-            const index last_image = std::min(images, image + end - begin);
-            kernels::depthwise_activation_forward<simd::default_arch>(
-                layer, x, normalisation, y, first, std::min(size, layer.channels - first), image, last_image, ring);
-            begin += last_image - image;
-        }
+    constexpr index narrow = kernels::block_channels<T, simd::default_arch>, wide = 2 * narrow;
+    const index images = layer.extents.images;
+    const index wide_blocks = x.channel_stride == 1 && y.channel_stride == 1 ? layer.channels / wide : 0;
+    const index rest = layer.channels - wide_blocks * wide, wide_items = images * wide_blocks;
+    executor.parallel_for(wide_items + images * ((rest + narrow - 1) / narrow), 1, [&](index begin, index end) {
+        if (begin < wide_items)
+            run_blocks<2>(layer, x, normalisation, y, 0, begin, std::min(end, wide_items));
+        if (end > wide_items)
+            run_blocks<1>(layer, x, normalisation, y, layer.channels - rest, std::max(begin - wide_items, index{0}),
+                          end - wide_items);
     });
 }
 

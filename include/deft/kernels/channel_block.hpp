@@ -20,14 +20,14 @@ namespace deft {
 inline namespace DEFT_ISA {
 namespace kernels {
 
-/// Vectors in a block: together a cache line, so that no line of a channels-last map is fetched twice.
-template <class T, class Arch>
-inline constexpr int block_vectors = simd::lanes<T, Arch>* index(sizeof(T)) < 64
-                                         ? 64 / static_cast<int>(simd::lanes<T, Arch>* index(sizeof(T)))
-                                         : 1;
+/// Vectors in a block: together `Lines` cache lines, so that no line of a channels-last map is fetched twice.
+template <class T, class Arch, int Lines = 1>
+inline constexpr int block_vectors = Lines*(simd::lanes<T, Arch>* index(sizeof(T)) < 64
+                                                ? 64 / static_cast<int>(simd::lanes<T, Arch> * index(sizeof(T)))
+                                                : 1);
 /// Channels in a block.
-template <class T, class Arch>
-inline constexpr index block_channels = block_vectors<T, Arch>* simd::lanes<T, Arch>;
+template <class T, class Arch, int Lines = 1>
+inline constexpr index block_channels = block_vectors<T, Arch, Lines>* simd::lanes<T, Arch>;
 
 /// a / b for 0 <= a < 2^32, 0 < b < 2^32. Division of 64 bits takes up to 90 cycles, as long as a row of a small map.
 DEFT_ALWAYS_INLINE index small_quotient(index a, index b) noexcept {
@@ -85,12 +85,12 @@ struct pixel_grid {
 
 /// Channels [first, first + count) of a map. Buffers are dense: block_channels elements per pixel, aligned to 64 bytes,
 /// row after row of a patch.
-template <class Arch, class T>
+template <class Arch, class T, int Lines = 1>
 class channel_block {
     using value = std::remove_const_t<T>;
     using B = simd::batch<value, Arch>;
     static constexpr index lanes = simd::lanes<value, Arch>;
-    static constexpr index size = block_channels<value, Arch>;
+    static constexpr index size = block_channels<value, Arch, Lines>;
 
 public:
     channel_block(const feature_map<T>& map, index first, index count) noexcept

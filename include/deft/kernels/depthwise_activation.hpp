@@ -7,9 +7,9 @@
 ///
 ///     y = scale z + shift
 ///
-/// For one block of channels (a cache line of them) the activated rows that the kernel spans lie in a ring on the
+/// For one block of channels (Lines cache lines of them) the activated rows that the kernel spans lie in a ring on the
 /// stack, so that every element is activated once. Wide maps are cut into tiles of columns and large kernels into
-/// windows of taps, which bounds the stack at 45 KB for every size. y must not overlap x. C++17.
+/// windows of taps, which bounds the stack at 45 KB a line for every size. y must not overlap x. C++17.
 #ifndef DEFT_KERNELS_DEPTHWISE_ACTIVATION_HPP
 #define DEFT_KERNELS_DEPTHWISE_ACTIVATION_HPP
 
@@ -51,12 +51,12 @@ void gather_channels(const T* from, index first, index count, To (&to)[Size]) no
 }
 
 /// to[i][j] = sigma(from[i,j] + pre_bias) for the pixels of a patch.
-template <class Arch, class F, class T>
+template <class Arch, int Lines, class F, class T>
 void activate_pixels(F, pixel_grid<const T> from, const map_patch& patch, const T* pre_bias, T slope, T* const* to,
                      index column) noexcept {
     using B = simd::batch<T, Arch>;
     constexpr index lanes = simd::lanes<T, Arch>;
-    constexpr int vectors = block_vectors<T, Arch>;
+    constexpr int vectors = block_vectors<T, Arch, Lines>;
     B shift[std::size_t(vectors)];
     DEFT_UNROLL
     for (int v = 0; v < vectors; ++v)
@@ -76,9 +76,14 @@ void activate_pixels(F, pixel_grid<const T> from, const map_patch& patch, const 
 } // namespace detail
 
 /// A block of channels of the layer.
-template <class Arch, class T>
+template <class Arch, class T, int Lines = 1>
 class depthwise_activation_block {
-    static constexpr index size = block_channels<T, Arch>;
+    static constexpr index size = block_channels<T, Arch, Lines>;
+    using output_block = channel_block<Arch, T, Lines>;
+    using ring_of_rows = detail::row_ring<Arch, T, Lines>;
+
+    template <index Pixels>
+    static constexpr std::size_t elements = detail::elements<T, Arch, Lines>(Pixels);
 
 public:
     depthwise_activation_block(const depthwise_activation_layer<T>& layer, const feature_map<const T>& x, index first,
@@ -99,18 +104,18 @@ public:
 
     /// A patch of h, of at most max_input pixels: row i of it goes to rows[i] from pixel `column` on.
     DEFT_NOINLINE void activate(const map_patch& patch, T* const* rows, index column) const noexcept {
-        alignas(64) T buffer[detail::elements<T, Arch>(detail::max_input)];
+        alignas(64) T buffer[elements<detail::max_input>];
         const pixel_grid<const T> from = x_.read(patch, buffer);
         dispatch_activation(layer_.base, [&](auto f) {
-            detail::activate_pixels<Arch>(f, from, patch, pre_bias_, layer_.slope, rows, column);
+            detail::activate_pixels<Arch, Lines>(f, from, patch, pre_bias_, layer_.slope, rows, column);
         });
     }
 
     /// y = scale z + shift in images [first_image, last_image). scale (null: 1) and shift are of length `size`. `ring`
     /// may have served other blocks, which saves laying it out.
-    DEFT_NOINLINE void convolve(const T* scale, const T* shift, const channel_block<Arch, T>& y, index first_image,
-                                index last_image, detail::row_ring<Arch, T>& ring) const noexcept {
-        alignas(64) T packed[detail::elements<T, Arch>(detail::max_window * detail::max_window)];
+    DEFT_NOINLINE void convolve(const T* scale, const T* shift, const output_block& y, index first_image,
+                                index last_image, ring_of_rows& ring) const noexcept {
+        alignas(64) T packed[elements<detail::max_window * detail::max_window>];
         detail::for_each_window(layer_.taps, [&](const detail::tap_window& window) {
             pack(window, scale, packed);
             for (index image = first_image; image < last_image; ++image)
@@ -120,9 +125,9 @@ public:
         });
     }
 
-    DEFT_NOINLINE void convolve(const T* scale, const T* shift, const channel_block<Arch, T>& y, index first_image,
+    DEFT_NOINLINE void convolve(const T* scale, const T* shift, const output_block& y, index first_image,
                                 index last_image) const noexcept {
-        detail::row_ring<Arch, T> ring;
+        ring_of_rows ring;
         convolve(scale, shift, y, first_image, last_image, ring);
     }
 
@@ -130,8 +135,8 @@ public:
     /// taps.
     DEFT_NOINLINE void convolve_row(const map_patch& row, T* to) const noexcept {
         constexpr index longest = detail::max_input + detail::max_window - 1;
-        alignas(64) T packed[detail::elements<T, Arch>(detail::max_window)];
-        alignas(64) T h[detail::elements<T, Arch>(longest)];
+        alignas(64) T packed[elements<detail::max_window>];
+        alignas(64) T h[elements<longest>];
         const index n = layer_.taps / 2;
         const pixel_grid<T> z{to, 0, size};
         std::fill(to, to + row.columns() * size, T(0));
@@ -149,16 +154,15 @@ public:
                     activate({row.image, source, source + 1, padded.first + from, padded.first + until}, rows,
                              padded.first + from - padded.begin);
                 });
-                depthwise_rows<Arch, T>(row.columns(), columns, false, false)({rows, 0, 1}, {1, columns, packed, size},
-                                                                              1, {to, 0, size}, z);
+                depthwise_rows<Arch, T, Lines>(row.columns(), columns, false,
+                                               false)({rows, 0, 1}, {1, columns, packed, size}, 1, {to, 0, size}, z);
             });
     }
 
 private:
-    void convolve_tile(const detail::tap_window& window, const T* packed, const T* shift,
-                       const channel_block<Arch, T>& y, index image, index begin, index end,
-                       detail::row_ring<Arch, T>& ring) const noexcept {
-        alignas(64) T buffer[detail::elements<T, Arch>(detail::max_tile)];
+    void convolve_tile(const detail::tap_window& window, const T* packed, const T* shift, const output_block& y,
+                       index image, index begin, index end, ring_of_rows& ring) const noexcept {
+        alignas(64) T buffer[elements<detail::max_tile>];
         const tap_rectangle<T> taps{window.rows, window.columns, packed, size};
         const auto fill = [&](const map_patch& patch, T* const* rows, index column) { activate(patch, rows, column); };
         const auto emit = [&](const map_patch& patch, const input_rows<T>& input) {
@@ -171,8 +175,8 @@ private:
     }
 
     const depthwise_activation_layer<T>& layer_;
-    channel_block<Arch, const T> x_, weight_;
-    alignas(64) T pre_bias_[detail::elements<T, Arch>(1)];
+    channel_block<Arch, const T, Lines> x_, weight_;
+    alignas(64) T pre_bias_[elements<1>];
 };
 
 } // namespace kernels

@@ -64,27 +64,28 @@ void convolve_planes(const depthwise_activation_layer<T>& layer, const feature_m
                            {last_image - first_image, layer.extents.height, layer.extents.width});
 }
 
-template <class Arch, class T>
+// z of channels [first, first + count), scaled and shifted.
+template <class Arch, class T, int Lines>
 void convolve(const depthwise_activation_layer<T>& layer, const feature_map<const T>& x, const T* scale, const T* shift,
               const feature_map<T>& y, index first, index count, index first_image, index last_image,
-              row_ring<Arch, T>& ring) noexcept {
+              row_ring<Arch, T, Lines>& ring) noexcept {
     if (fits_planes<Arch, T>(layer.taps, layer.extents.width, x.column_stride, y.column_stride))
         convolve_planes<Arch>(layer, x, scale, shift, y, first, count, first_image, last_image);
     else
-        depthwise_activation_block<Arch, T>(layer, x, first, count)
-            .convolve(scale, shift, channel_block<Arch, T>(y, first, count), first_image, last_image, ring);
+        depthwise_activation_block<Arch, T, Lines>(layer, x, first, count)
+            .convolve(scale, shift, channel_block<Arch, T, Lines>(y, first, count), first_image, last_image, ring);
 }
 
 } // namespace detail
 
-/// Channels [first, first + count) of images [first_image, last_image), with a bias or given statistics. These go into
-/// the weights and the start of the sums, so that they cost nothing per element.
-template <class Arch, class T>
+/// Channels [first, first + count), at most a block of Lines, of images [first_image, last_image), with a bias or given
+/// statistics. These go into the weights and the start of the sums, so that they cost nothing per element.
+template <class Arch, class T, int Lines>
 void depthwise_activation_forward(const depthwise_activation_layer<T>& layer, const feature_map<const T>& x,
                                   const channel_normalisation<T>& normalisation, const feature_map<T>& y, index first,
                                   index count, index first_image, index last_image,
-                                  detail::row_ring<Arch, T>& ring) noexcept {
-    constexpr index size = block_channels<T, Arch>;
+                                  detail::row_ring<Arch, T, Lines>& ring) noexcept {
+    constexpr index size = block_channels<T, Arch, Lines>;
     alignas(64) T shift[std::size_t(size)], scale[std::size_t(size)];
     detail::gather_channels(normalisation.beta, first, count, shift);
     if (normalisation.gamma == nullptr) {

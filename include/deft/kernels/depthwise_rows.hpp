@@ -1,7 +1,7 @@
 /// \file
 /// The inner loops of depthwise convolutions, over rows of pixels whose lanes are channels. C++17.
 ///
-/// A pixel is a block of block_channels channels (a cache line). Rows of input lie in buffers, pixel after pixel,
+/// A pixel is a block of block_channels channels (Lines cache lines). Rows of input lie in buffers, pixel after pixel,
 /// aligned to 64 bytes and zero-padded by the caller.
 #ifndef DEFT_KERNELS_DEPTHWISE_ROWS_HPP
 #define DEFT_KERNELS_DEPTHWISE_ROWS_HPP
@@ -62,11 +62,11 @@ DEFT_ALWAYS_INLINE void keep([[maybe_unused]] const simd::batch<T, Arch>& v) noe
 }
 
 // sum[t] += weight h[t], the inputs as memory operands of the FMAs.
-template <class Arch, int Width, int Vectors, class T>
+template <class Arch, int Lines, int Width, int Vectors, class T>
 DEFT_ALWAYS_INLINE void add_tap(simd::batch<T, Arch> (&sum)[std::size_t(Width)][std::size_t(Vectors)], const T* w,
                                 const T* h) noexcept {
     using B = simd::batch<T, Arch>;
-    constexpr index lanes = simd::lanes<T, Arch>, size = block_channels<T, Arch>;
+    constexpr index lanes = simd::lanes<T, Arch>, size = block_channels<T, Arch, Lines>;
     h = opaque(h);
     B weight[std::size_t(Vectors)];
     DEFT_UNROLL
@@ -86,11 +86,12 @@ DEFT_ALWAYS_INLINE void add_tap(simd::batch<T, Arch> (&sum)[std::size_t(Width)][
 // Seven sums are too few to hide the latency of an FMA, most of all between edges of the map, where the middle one
 // takes every tap and the others take few. The other vector of the pixels, which comes next, fills the gaps; that some
 // sums wait in memory meanwhile costs less.
-template <class Arch, int Width, int Vectors, int Columns, int From = 0, int To = Width + Columns - 1, class T>
+template <class Arch, int Lines, int Width, int Vectors, int Columns, int From = 0, int To = Width + Columns - 1,
+          class T>
 DEFT_ALWAYS_INLINE void add_tap_row(simd::batch<T, Arch> (&sum)[std::size_t(Width)][std::size_t(Vectors)], int v,
                                     const T* w, index step, const T* h) noexcept {
     using B = simd::batch<T, Arch>;
-    constexpr index size = block_channels<T, Arch>;
+    constexpr index size = block_channels<T, Arch, Lines>;
     h = opaque(h);
     B weight[std::size_t(Columns)];
     DEFT_UNROLL
@@ -111,12 +112,12 @@ DEFT_ALWAYS_INLINE void add_tap_row(simd::batch<T, Arch> (&sum)[std::size_t(Widt
 // `rows` rows of `tiles` tiles of Width outputs, from column `begin` on. Columns: 0, or the number of columns of taps.
 // It is needed for tiles at the edge of the map: inputs before From or from To on are padding then and are left out, a
 // quarter of the work at 7 x 7 taps.
-template <class Arch, class T, int Width, int Columns = 0, int From = 0, int To = Width + Columns - 1>
+template <class Arch, class T, int Lines, int Width, int Columns = 0, int From = 0, int To = Width + Columns - 1>
 void depthwise_tiles(const input_rows<T>& input, const tap_rectangle<T>& taps, index rows, index begin, index tiles,
                      const pixel_grid<const T>& start, const pixel_grid<T>& to) noexcept {
     using B = simd::batch<T, Arch>;
     constexpr int vectors = tile_vectors<T, Arch>;
-    constexpr index lanes = simd::lanes<T, Arch>, size = block_channels<T, Arch>;
+    constexpr index lanes = simd::lanes<T, Arch>, size = block_channels<T, Arch, Lines>;
     const index columns = Columns != 0 ? Columns : taps.columns, step = taps.step;
     const index start_stride = start.column_stride, to_stride = to.column_stride;
     for (index i = 0; i < rows; ++i) {
@@ -146,12 +147,12 @@ void depthwise_tiles(const input_rows<T>& input, const tap_rectangle<T>& taps, i
                     const T* h = pixels[p] + column;
                     if constexpr (Columns == 0) {
                         for (index q = 0; q < columns; ++q, h += size, w += step)
-                            add_tap<Arch, Width, vectors>(sum, w, h);
+                            add_tap<Arch, Lines, Width, vectors>(sum, w, h);
                     } else {
                         DEFT_UNROLL
                         for (int v = 0; v < vectors; ++v)
-                            add_tap_row<Arch, Width, vectors, Columns, From, To>(sum, v, w + v * lanes, step,
-                                                                                 h + v * lanes);
+                            add_tap_row<Arch, Lines, Width, vectors, Columns, From, To>(sum, v, w + v * lanes, step,
+                                                                                        h + v * lanes);
                         w += Columns * step;
                     }
                 }
@@ -170,7 +171,7 @@ void depthwise_tiles(const input_rows<T>& input, const tap_rectangle<T>& taps, i
 
 /// A depthwise convolution of rows of one width, cut into tiles. Their widths differ by one at most, so that no tile is
 /// left over with too few sums to hide the latency of an FMA.
-template <class Arch, class T>
+template <class Arch, class T, int Lines = 1>
 class depthwise_rows {
     using kernel = void (*)(const input_rows<T>&, const tap_rectangle<T>&, index, index, index,
                             const pixel_grid<const T>&, const pixel_grid<T>&) noexcept;
@@ -215,12 +216,12 @@ private:
     static kernel select_edge(bool at_left, bool at_right) noexcept {
         constexpr int width = detail::tile_width, n = Columns / 2;
         if (at_left && at_right)
-            return detail::depthwise_tiles<Arch, T, width, Columns, n, width + n>;
+            return detail::depthwise_tiles<Arch, T, Lines, width, Columns, n, width + n>;
         if (at_left)
-            return detail::depthwise_tiles<Arch, T, width, Columns, n, width + 2 * n>;
+            return detail::depthwise_tiles<Arch, T, Lines, width, Columns, n, width + 2 * n>;
         if (at_right)
-            return detail::depthwise_tiles<Arch, T, width, Columns, 0, width + n>;
-        return detail::depthwise_tiles<Arch, T, width, Columns>;
+            return detail::depthwise_tiles<Arch, T, Lines, width, Columns, 0, width + n>;
+        return detail::depthwise_tiles<Arch, T, Lines, width, Columns>;
     }
 
     static kernel select(index width, index columns, bool at_left, bool at_right) noexcept {
@@ -232,10 +233,11 @@ private:
             if (columns == 7)
                 return select_edge<7>(at_left, at_right);
         }
-        constexpr kernel of_width[] = {detail::depthwise_tiles<Arch, T, 1>, detail::depthwise_tiles<Arch, T, 2>,
-                                       detail::depthwise_tiles<Arch, T, 3>, detail::depthwise_tiles<Arch, T, 4>,
-                                       detail::depthwise_tiles<Arch, T, 5>, detail::depthwise_tiles<Arch, T, 6>,
-                                       detail::depthwise_tiles<Arch, T, 7>};
+        constexpr kernel of_width[] = {
+            detail::depthwise_tiles<Arch, T, Lines, 1>, detail::depthwise_tiles<Arch, T, Lines, 2>,
+            detail::depthwise_tiles<Arch, T, Lines, 3>, detail::depthwise_tiles<Arch, T, Lines, 4>,
+            detail::depthwise_tiles<Arch, T, Lines, 5>, detail::depthwise_tiles<Arch, T, Lines, 6>,
+            detail::depthwise_tiles<Arch, T, Lines, 7>};
         return of_width[std::clamp(width, index{1}, index{detail::tile_width}) - 1];
     }
 

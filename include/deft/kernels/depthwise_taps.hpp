@@ -33,12 +33,12 @@ void add_tap_group(const T* h, index width, const T* const* rows, index column, 
             for (; j + tap_group <= width; j += tap_group, value += tap_group * size, row += tap_group * size) {
                 DEFT_UNROLL
                 for (int v = 0; v < vectors; ++v)
-                    add_tap_row<Arch, Taps, vectors, tap_group>(sum, v, value + v * lanes, size, row + v * lanes);
+                    add_tap_row<Arch, 1, Taps, vectors, tap_group>(sum, v, value + v * lanes, size, row + v * lanes);
             }
             for (; j < width; ++j, value += size, row += size) {
                 DEFT_UNROLL
                 for (int v = 0; v < vectors; ++v)
-                    add_tap_row<Arch, Taps, vectors, 1>(sum, v, value + v * lanes, size, row + v * lanes);
+                    add_tap_row<Arch, 1, Taps, vectors, 1>(sum, v, value + v * lanes, size, row + v * lanes);
             }
         }
         DEFT_UNROLL

@@ -16,17 +16,17 @@ namespace detail {
 
 /// Largest side of a window of taps; larger kernels are sums of windows.
 inline constexpr index max_window = 11;
-/// With 7 x 7 taps a map of 56 columns is one tile, and the ring stays in an L1 cache of 32 KB.
-inline constexpr index ring_bytes = 28 * 1024;
+/// With 7 x 7 taps a map of 56 columns is one tile, and the ring of a line stays in an L1 cache of 32 KB.
+inline constexpr index ring_bytes_per_line = 28 * 1024;
 /// Pixels that are worked on together at most: columns of a tile, and those of a band of short rows.
 inline constexpr index max_tile = 56;
 /// A row of input under a tile.
 inline constexpr index max_input = max_tile + max_window - 1;
 
 /// Elements of `pixels` pixels.
-template <class T, class Arch>
+template <class T, class Arch, int Lines = 1>
 constexpr std::size_t elements(index pixels) noexcept {
-    return std::size_t(pixels * block_channels<T, Arch>);
+    return std::size_t(pixels * block_channels<T, Arch, Lines>);
 }
 
 /// Taps (p, q) of the kernel, p in [top, top + rows), q in [left, left + columns).
@@ -64,9 +64,9 @@ struct padded_columns {
 };
 
 /// Input that one tile of a map needs for one window of taps, row by row in a ring of zero-padded rows.
-template <class Arch, class T>
+template <class Arch, class T, int Lines = 1>
 class row_ring {
-    static constexpr index size = block_channels<T, Arch>;
+    static constexpr index size = block_channels<T, Arch, Lines>, ring_bytes = Lines * ring_bytes_per_line;
 
 public:
     /// Columns of a tile at most.
@@ -100,7 +100,7 @@ public:
     }
 
     /// The convolution of what emit() is given.
-    const depthwise_rows<Arch, T>& convolution() const noexcept {
+    const depthwise_rows<Arch, T, Lines>& convolution() const noexcept {
         return convolution_;
     }
 
@@ -122,8 +122,8 @@ private:
             return;
         layout_ = wanted;
         const index width = wanted.end - wanted.begin;
-        convolution_ = depthwise_rows<Arch, T>(width, wanted.columns, wanted.is_whole && wanted.begin == 0,
-                                               wanted.is_whole && wanted.end == wanted.width);
+        convolution_ = depthwise_rows<Arch, T, Lines>(width, wanted.columns, wanted.is_whole && wanted.begin == 0,
+                                                      wanted.is_whole && wanted.end == wanted.width);
         padded_ = padded_columns(wanted.begin + wanted.left, width + wanted.columns - 1, wanted.width);
         const index row_size = padded_.columns * size;
         const index room = small_quotient(ring_bytes, row_size * index(sizeof(T)));
@@ -138,7 +138,7 @@ private:
     }
 
     layout layout_{};
-    depthwise_rows<Arch, T> convolution_{0, 0, false, false};
+    depthwise_rows<Arch, T, Lines> convolution_{0, 0, false, false};
     padded_columns padded_{0, 0, 0};
     index band_, slots_, most_;                       // most_: rows of input that are filled together
     T* slot_[2 * std::size_t(max_window + max_tile)]; // the ring twice: every turn of it is a contiguous list

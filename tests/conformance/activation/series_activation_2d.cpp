@@ -279,6 +279,7 @@ std::vector<test_case> series_activation_2d::cases() {
                 add({2, 2, 9, 11}, n, mode, is_nhwc, "silu");
         add({1, 5, 1, 1}, 3, "deploy", is_nhwc, "relu"); // smaller than the kernel
         add({1, 20, 14, 14}, 3, "deploy", is_nhwc, "relu");
+        add({2, 40, 9, 61}, 3, "deploy", is_nhwc, "relu"); // several tiles of columns, blocks of channels and images
         for (const char* mode : {"deploy", "eval"}) {
             add({0, 3, 4, 4}, 1, mode, is_nhwc, "silu");
             add({1, 0, 4, 4}, 1, mode, is_nhwc, "silu");
