@@ -98,16 +98,27 @@ DEFT_NOINLINE void sum_plane_strip(const T* weight, T shift, const T* h, index s
             sum(std::min(i, y.bottom - group), std::integral_constant<int, group>{});
 }
 
+// f(j) for vectors at j that cover `count` elements, count >= Width, the last one moved back; two at a time, as rows
+// are short.
+template <index Width, class F>
+DEFT_ALWAYS_INLINE void cover_row(index count, F&& f) noexcept {
+    index i = 0;
+    for (; i + Width < count; i += 2 * Width) {
+        f(i);
+        f(std::min(i + Width, count - Width));
+    }
+    if (i < count)
+        f(count - Width);
+}
+
 // to[j] = sigma(from[j] + pre_bias), count >= lanes.
 template <class Arch, class F, class T>
 DEFT_ALWAYS_INLINE void activate_row(F, const T* from, index count, T pre_bias, T slope, T* to) noexcept {
     using B = simd::batch<T, Arch>;
-    constexpr index width = simd::lanes<T, Arch>;
     const B bias(pre_bias), s(slope);
-    for (index i = 0; i < count; i += width) {
-        const index j = std::min(i, count - width);
+    cover_row<simd::lanes<T, Arch>>(count, [=](index j) DEFT_INLINE_LAMBDA {
         simd::store(to + j, F::value(simd::load<Arch>(from + j) + bias, s));
-    }
+    });
 }
 
 } // namespace detail

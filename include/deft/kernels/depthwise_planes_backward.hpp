@@ -120,11 +120,8 @@ DEFT_NOINLINE void add_plane_strip(const T* weight, const plane_gradient_input<T
 // to[j] = from[j], count >= lanes.
 template <class Arch, class T>
 DEFT_ALWAYS_INLINE void copy_row(const T* from, index count, T* to) noexcept {
-    constexpr index width = simd::lanes<T, Arch>;
-    for (index i = 0; i < count; i += width) {
-        const index j = std::min(i, count - width);
-        simd::store(to + j, simd::load<Arch>(from + j));
-    }
+    cover_row<simd::lanes<T, Arch>>(count, [=](index j)
+                                               DEFT_INLINE_LAMBDA { simd::store(to + j, simd::load<Arch>(from + j)); });
 }
 
 // value[j] = sigma(from[j] + pre_bias) and its derivative, count >= lanes.
@@ -132,14 +129,12 @@ template <class Arch, class F, class T>
 DEFT_ALWAYS_INLINE void activate_row_both(F, const T* from, index count, T pre_bias, T slope, T* value,
                                           T* derivative) noexcept {
     using B = simd::batch<T, Arch>;
-    constexpr index width = simd::lanes<T, Arch>;
     const B bias(pre_bias), s(slope);
-    for (index i = 0; i < count; i += width) {
-        const index j = std::min(i, count - width);
+    cover_row<simd::lanes<T, Arch>>(count, [=](index j) DEFT_INLINE_LAMBDA {
         const auto both = F::both(simd::load<Arch>(from + j) + bias, s);
         simd::store(value + j, both.value);
         simd::store(derivative + j, both.derivative);
-    }
+    });
 }
 
 } // namespace detail
