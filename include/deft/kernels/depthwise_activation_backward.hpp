@@ -36,6 +36,18 @@ struct depthwise_activation_gradients {
 
 namespace detail {
 
+// The sums of a patch, in T, to those of the map.
+template <class Arch, class T>
+DEFT_ALWAYS_INLINE void add_to_channels(const simd::batch<T, Arch> (&sum)[std::size_t(block_vectors<T, Arch>)],
+                                        per_channel<Arch, T>& to) noexcept {
+    alignas(64) T total[std::size_t(block_channels<T, Arch>)];
+    DEFT_UNROLL
+    for (int v = 0; v < block_vectors<T, Arch>; ++v)
+        sum[v].store_aligned(total + v * simd::lanes<T, Arch>);
+    for (index c = 0; c < block_channels<T, Arch>; ++c)
+        to.values[c] += double(total[c]);
+}
+
 /// gz = by_g g + (constant + by_z (z - mean)) per channel; the term in z only where `needs_z`.
 template <class Arch, class T>
 struct cotangent_of_z {
@@ -43,17 +55,18 @@ struct cotangent_of_z {
     alignas(64) T by_g[size], constant[size], by_z[size], mean[size];
     bool needs_z = false;
 
-    /// to[i][j] = gz for the pixels of a patch.
-    void operator()(pixel_grid<const T> g, pixel_grid<const T> z, const map_patch& patch, T* const* to,
-                    index column) const noexcept {
+    /// to[i][j] = gz for the pixels of a patch, and adds g up.
+    void operator()(pixel_grid<const T> g, pixel_grid<const T> z, const map_patch& patch, T* const* to, index column,
+                    per_channel<Arch, T>& sum_g) const noexcept {
         using B = simd::batch<T, Arch>;
         constexpr index lanes = simd::lanes<T, Arch>;
         constexpr int vectors = block_vectors<T, Arch>;
-        B factor[std::size_t(vectors)], offset[std::size_t(vectors)];
+        B factor[std::size_t(vectors)], offset[std::size_t(vectors)], sum[std::size_t(vectors)];
         DEFT_UNROLL
         for (int v = 0; v < vectors; ++v) {
             factor[v] = B::load_aligned(by_g + v * lanes);
             offset[v] = B::load_aligned(constant + v * lanes);
+            sum[v] = B(T(0));
         }
         const index rows = patch.rows(), columns = patch.columns();
         for (index i = 0; i < rows; ++i) {
@@ -63,7 +76,9 @@ struct cotangent_of_z {
                 DEFT_UNROLL
                 for (int v = 0; v < vectors; ++v) {
                     const index c = v * lanes;
-                    B gz = simd::fma(factor[v], simd::load<Arch>(g_pixel + c), offset[v]);
+                    const B cotangent = simd::load<Arch>(g_pixel + c);
+                    sum[v] += cotangent;
+                    B gz = simd::fma(factor[v], cotangent, offset[v]);
                     if (needs_z)
                         gz = simd::fma(B::load_aligned(by_z + c),
                                        simd::load<Arch>(z_pixel + c) - B::load_aligned(mean + c), gz);
@@ -71,6 +86,7 @@ struct cotangent_of_z {
                 }
             }
         }
+        add_to_channels<Arch, T>(sum, sum_g);
     }
 };
 
@@ -123,9 +139,12 @@ public:
             return;
         }
         detail::row_ring<Arch, T> ring;
-        per_channel<Arch, T> sum_x;
-        detail::for_each_window(layer_.taps, [&](const detail::tap_window& window) { run(window, ring, sum_x); });
+        per_channel<Arch, T> sum_x, sum_g;
+        detail::for_each_window(layer_.taps,
+                                [&](const detail::tap_window& window) { run(window, ring, sum_x, sum_g); });
         detail::scatter_channels(sum_x, first_, count_, gradients_.pre_bias);
+        if (adds_up_g_)
+            detail::scatter_channels(sum_g, first_, count_, gradients_.beta);
     }
 
 private:
@@ -138,7 +157,11 @@ private:
         is_of_planes_ =
             !cotangent_.needs_z && fits_planes<Arch, T>(layer_.taps, layer_.extents.width, x_map_.column_stride,
                                                         g_map_.column_stride, gradients_.x.column_stride);
-        if (!is_of_planes_) { // they add up g as they pass
+        is_single_ = layer_.taps <= detail::max_window &&
+                     layer_.extents.width <=
+                         detail::row_ring<Arch, T>::longest_tile({0, 0, layer_.taps, layer_.taps, true, true});
+        adds_up_g_ = is_of_planes_ || (is_single_ && !cotangent_.needs_z);
+        if (!adds_up_g_) {
             add_pixels(g_, layer_.extents, sum_g);
             detail::scatter_channels(sum_g, first_, count_, gradients_.beta);
         }
@@ -190,8 +213,8 @@ private:
     }
 
     // One window of the kernel, in coordinates of the reversed taps.
-    void run(const detail::tap_window& window, detail::row_ring<Arch, T>& ring,
-             per_channel<Arch, T>& sum_x) const noexcept {
+    void run(const detail::tap_window& window, detail::row_ring<Arch, T>& ring, per_channel<Arch, T>& sum_x,
+             per_channel<Arch, T>& sum_g) const noexcept {
         const detail::tap_window forward{layer_.taps - window.top - window.rows,
                                          layer_.taps - window.left - window.columns,
                                          window.rows,
@@ -205,25 +228,23 @@ private:
         block_.pack(forward, nullptr, packed);
         for (index image = 0; image < layer_.extents.images; ++image)
             detail::for_each_part(layer_.extents.width, ring.longest_tile(window), [&](index begin, index end) {
-                run_tile(window, packed, image, begin, end, ring, tap_sums, sum_x);
+                run_tile(window, packed, image, begin, end, ring, tap_sums, sum_x, sum_g);
             });
         if (gradients_.weight != nullptr)
             put_taps(forward, tap_sums);
     }
 
     void run_tile(const detail::tap_window& window, const T* packed, index image, index begin, index end,
-                  detail::row_ring<Arch, T>& ring, double* tap_sums, per_channel<Arch, T>& sum_x) const noexcept {
+                  detail::row_ring<Arch, T>& ring, double* tap_sums, per_channel<Arch, T>& sum_x,
+                  per_channel<Arch, T>& sum_g) const noexcept {
         constexpr std::size_t longest = detail::elements<T, Arch>(detail::max_tile);
         alignas(64) T h[longest], derivative[longest], grad[longest];
         const index width = layer_.extents.width;
         const bool is_whole = window.is_first && window.is_last;
-        // z in grad_x is overwritten band by band, after the ring has taken it in; but tiles and windows take in what
-        // others have overwritten.
-        const bool has_z = is_whole && begin == 0 && end == width;
         const tap_rectangle<T> taps{window.rows, window.columns, packed + (window.rows * window.columns - 1) * size,
                                     -size};
         const auto fill = [&](const map_patch& patch, T* const* rows, index column) {
-            fill_cotangent(patch, has_z, rows, column);
+            fill_cotangent(patch, rows, column, sum_g);
         };
         const auto emit = [&](const map_patch& patch, const input_rows<T>& input) {
             const pixel_grid<const T> x = x_.read(patch, h);
@@ -239,7 +260,8 @@ private:
             }
             ring.convolution()(input, taps, patch.rows(), start, to);
             if (gradients_.weight != nullptr)
-                add_tap_gradients<Arch>(h, patch.rows(), patch.columns(), input, window.rows, window.columns, tap_sums);
+                add_tap_gradients<Arch>(h, patch.rows(), patch.columns(), input, window.rows, window.columns,
+                                        is_whole && begin == 0, is_whole && end == width, tap_sums);
             if (!window.is_last) {
                 grad_x_.put(patch, grad);
                 return;
@@ -250,18 +272,19 @@ private:
         ring.slide(layer_.extents, image, window, layer_.taps / 2, begin, end, fill, emit);
     }
 
-    void fill_cotangent(const map_patch& patch, bool has_z, T* const* rows, index column) const noexcept {
+    void fill_cotangent(const map_patch& patch, T* const* rows, index column,
+                        per_channel<Arch, T>& sum_g) const noexcept {
         alignas(64) T g_buffer[detail::elements<T, Arch>(detail::max_input)];
         alignas(64) T z_buffer[detail::elements<T, Arch>(detail::max_input)];
         const pixel_grid<const T> g = g_.read(patch, g_buffer);
         pixel_grid<const T> z{z_buffer, patch.columns() * size, size};
-        if (cotangent_.needs_z && has_z)
+        if (cotangent_.needs_z && is_single_)
             z = grad_x_.read(patch, z_buffer);
         else if (cotangent_.needs_z)
             for (index i = 0; i < patch.rows(); ++i)
                 block_.convolve_row({patch.image, patch.top + i, patch.top + i + 1, patch.left, patch.right},
                                     z_buffer + i * patch.columns() * size);
-        cotangent_(g, z, patch, rows, column);
+        cotangent_(g, z, patch, rows, column, sum_g);
     }
 
     // to = grad_h sigma', and its sum: that of a band in T, of bands in double, as for taps. `to` may be grad.
@@ -286,12 +309,7 @@ private:
                 }
             }
         }
-        alignas(64) T total[std::size_t(size)];
-        DEFT_UNROLL
-        for (int v = 0; v < vectors; ++v)
-            sum[v].store_aligned(total + v * lanes);
-        for (index c = 0; c < size; ++c)
-            sum_x.values[c] += double(total[c]);
+        detail::add_to_channels<Arch, T>(sum, sum_x);
     }
 
     void put_taps(const detail::tap_window& forward, const double* reversed) const noexcept {
@@ -316,7 +334,11 @@ private:
     channel_block<Arch, T> grad_x_;
     index first_, count_;
     detail::cotangent_of_z<Arch, T> cotangent_;
-    bool is_of_planes_ = false;
+    bool is_of_planes_ = false; // depthwise_planes_backward computes the gradients
+    // Everything in one tile and one window, so that g is read once, and z in grad_x is overwritten band by band after
+    // the ring has taken it in; tiles and windows take in what others have overwritten.
+    bool is_single_ = false;
+    bool adds_up_g_ = false; // as it passes
     alignas(64) T pre_bias_[std::size_t(size)];
 };
 
