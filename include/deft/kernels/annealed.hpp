@@ -30,6 +30,7 @@ void annealed_forward(const T* x, T* y, index n, T lambda, T slope) noexcept {
     const B keep(T(1) - lambda), share(lambda), leak(slope);
     const bool blends = lambda != T(0); // 0 times an infinity is NaN
     simd::for_each_vector<T, Arch, 2>(n, [&](index i, auto count, auto extent) DEFT_INLINE_LAMBDA {
+        simd::ask_ahead<T, Arch, decltype(count)::value>(x + i);
         DEFT_UNROLL
         for (int v = 0; v < decltype(count)::value; ++v) {
             const index at = i + v * simd::lanes<T, Arch>;

@@ -61,6 +61,7 @@ DEFT_ALWAYS_INLINE void fake_quantize(const T* x, index n, quant_grid<T> grid, T
                                                    -grid.least > grid.greatest ? -grid.least : grid.greatest);
     stream_from_line<Streaming>(y, n, [&](auto past_caches, index begin, index end) DEFT_INLINE_LAMBDA {
         simd::for_each_vector<T, Arch, 4>(end - begin, [&](index at, auto count, auto extent) DEFT_INLINE_LAMBDA {
+            simd::ask_ahead<T, Arch, decltype(count)::value>(x + begin + at);
             DEFT_UNROLL
             for (int v = 0; v < decltype(count)::value; ++v) {
                 const index i = begin + at + v * width;

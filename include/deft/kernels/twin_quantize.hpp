@@ -20,6 +20,7 @@ DEFT_ALWAYS_INLINE void twin_quantize_softmax(const T* x, index n, T split, T st
     const B zero(T(0)), one(T(1)), cut(split), fine(step), greatest(most);
     const simd::rounded_quotient<T, Arch> by_fine(step, most);
     simd::for_each_vector<T, Arch, 2>(n, [&](index at, auto count, auto extent) DEFT_INLINE_LAMBDA {
+        simd::ask_ahead<T, Arch, decltype(count)::value>(x + at);
         DEFT_UNROLL
         for (int v = 0; v < decltype(count)::value; ++v) {
             const B value = simd::load<Arch>(x + at + v * width, extent);
@@ -40,6 +41,7 @@ DEFT_ALWAYS_INLINE void twin_quantize_gelu(const T* x, index n, T positive, T ne
     const B zero(T(0)), above(positive), below(negative), greatest(most), least(-most - T(1));
     const simd::rounded_quotient<T, Arch> by_positive(positive, most + 1), by_negative(negative, most + 1);
     simd::for_each_vector<T, Arch, 2>(n, [&](index at, auto count, auto extent) DEFT_INLINE_LAMBDA {
+        simd::ask_ahead<T, Arch, decltype(count)::value>(x + at);
         DEFT_UNROLL
         for (int v = 0; v < decltype(count)::value; ++v) {
             const B value = simd::load<Arch>(x + at + v * width, extent);

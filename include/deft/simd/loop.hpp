@@ -29,6 +29,7 @@ DEFT_ALWAYS_INLINE void for_each_vector(index n, Body&& body) noexcept {
 
 /// Asks for the memory that a loop over consecutive elements reads 2 KB after p, where it is about to read `Vectors`
 /// vectors: beyond the caches, what the processor asks for by itself does not keep ahead of a body of some length.
+/// Loops over two tensors (gradients) gain less, and lose up to a tenth in cache: they do not ask.
 template <class T, class Arch, int Vectors, class S>
 DEFT_ALWAYS_INLINE void ask_ahead(const S* p) noexcept {
     constexpr index line = 64, ahead = 2048, bytes = lanes<T, Arch> * Vectors * index(sizeof(S));
