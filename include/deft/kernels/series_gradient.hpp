@@ -49,7 +49,7 @@ DEFT_ALWAYS_INLINE void for_each_position(const gradient_strip<T>& strip, Step&&
     const auto one = [&](index p, auto which) DEFT_INLINE_LAMBDA {
         const T *const x = at.x + p * at.x_step, *const g = at.g + p * at.g_step;
         T* const grad_x = at.grad_x + p * at.grad_x_step;
-        if (at.ahead != 0) {
+        if (First && at.ahead != 0) { // later terms find it there
             simd::prefetch(x + at.ahead);
             simd::prefetch(g + at.ahead);
             simd::prefetch(grad_x + at.ahead);
