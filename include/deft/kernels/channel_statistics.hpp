@@ -29,8 +29,23 @@ struct per_channel {
 };
 
 namespace detail {
+
 inline constexpr index statistics_pixels = 32; // in the buffers that patches pass through
+
+// The sums of a patch, in T, to those of the map.
+template <class Arch, class T>
+DEFT_ALWAYS_INLINE void add_to_channels(const simd::batch<T, Arch> (&part)[std::size_t(block_vectors<T, Arch>)],
+                                        per_channel<Arch, T>& sum) noexcept {
+    constexpr index size = block_channels<T, Arch>;
+    alignas(64) T total[std::size_t(size)];
+    DEFT_UNROLL
+    for (int v = 0; v < block_vectors<T, Arch>; ++v)
+        part[v].store_aligned(total + v * simd::lanes<T, Arch>);
+    for (index c = 0; c < size; ++c)
+        sum.values[c] += double(total[c]);
 }
+
+} // namespace detail
 
 /// sum[c] += term(value, c) over the map.
 template <class Arch, class T, class U, class Term>
@@ -65,12 +80,7 @@ void add_pixels(const channel_block<Arch, U>& map, const map_extents& extents, p
                 for (int v = 0; v < vectors; ++v)
                     part[v] += simd::load<Arch>(pixels.at(i, j) + v * lanes);
             }
-        alignas(64) T total[std::size_t(sum.size)];
-        DEFT_UNROLL
-        for (int v = 0; v < vectors; ++v)
-            part[v].store_aligned(total + v * lanes);
-        for (index c = 0; c < sum.size; ++c)
-            sum.values[c] += double(total[c]);
+        detail::add_to_channels<Arch, T>(part, sum);
     });
 }
 

@@ -2,14 +2,16 @@
 /// Gradients of depthwise_activation_block::convolve, followed by a bias or by batch normalisation, for one block of
 /// channels: with g the cotangent of y, K = 2n + 1, and sums over images and pixels
 ///
-///     gz = g, or k g, or k (g - sum g / M - zhat sum(g zhat) / M)     (bias,
-///     given statistics, those of the batch) grad_weight[p,q] = sum_{b,i,j}
-///     gz[b,i,j] h[b,i+p-n,j+q-n];  grad_x = grad_h sigma'(x + pre_bias)
-///     grad_h[b,i,j] = sum_{p,q} weight[p,q] gz[b,i-p+n,j-q+n]
+///     gz = g with a bias, k g with given statistics,
+///          k (g - sum g / M - zhat sum(g zhat) / M) with those of the batch
+///
+///     grad_h[b,i,j] = sum_{p,q} weight[p,q] gz[b,i-p+n,j-q+n];  grad_x = grad_h sigma'(x + pre_bias)
+///
+///     grad_weight[p,q] = sum_{b,i,j} gz[b,i,j] h[b,i+p-n,j+q-n]
 ///
 /// Both sums see rows i-n .. i+n of gz at row i, so one ring of zero-padded rows of gz serves them: the first with taps
-/// in reverse order. grad_x holds z in between; it must not overlap x or g. 75 KB of stack. Where columns are
-/// neighbours, depthwise_planes_backward does what it can. C++17.
+/// in reverse order. grad_x holds z in between; it must not overlap x or g. 75 KB of stack. 3 x 3 taps on maps whose
+/// columns are neighbours go to depthwise_planes_backward, but for statistics of the batch. C++17.
 #ifndef DEFT_KERNELS_DEPTHWISE_ACTIVATION_BACKWARD_HPP
 #define DEFT_KERNELS_DEPTHWISE_ACTIVATION_BACKWARD_HPP
 
@@ -35,18 +37,6 @@ struct depthwise_activation_gradients {
 };
 
 namespace detail {
-
-// The sums of a patch, in T, to those of the map.
-template <class Arch, class T>
-DEFT_ALWAYS_INLINE void add_to_channels(const simd::batch<T, Arch> (&sum)[std::size_t(block_vectors<T, Arch>)],
-                                        per_channel<Arch, T>& to) noexcept {
-    alignas(64) T total[std::size_t(block_channels<T, Arch>)];
-    DEFT_UNROLL
-    for (int v = 0; v < block_vectors<T, Arch>; ++v)
-        sum[v].store_aligned(total + v * simd::lanes<T, Arch>);
-    for (index c = 0; c < block_channels<T, Arch>; ++c)
-        to.values[c] += double(total[c]);
-}
 
 /// gz = by_g g + (constant + by_z (z - mean)) per channel; the term in z only where `needs_z`.
 template <class Arch, class T>
